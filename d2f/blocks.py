@@ -1,0 +1,134 @@
+"""The whole D2F decoding policy on integers (arXiv 2508.09192, section 4.3 and Algorithm 2).
+
+When a block is appended, when it is fully activated, which rows are forwarded, which become final,
+and when the answer is finished. Knows nothing of tensors, models or text: a decoder asks for the
+window, forwards it, and reports what was committed.
+
+Block 0 is the whole prompt, born completed, so prefill is no special case. The grid of blocks
+starts at the end of the prompt. States only move forward.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from d2f.config import D2FConfig
+from d2f.events import CACHED, COMPLETED, FULLY_ACTIVATED, SEMI_ACTIVATED, BlockView
+
+
+@dataclass
+class Block:
+    """Positions ``[start, end)``; ``masked`` are those still undecided, in order."""
+
+    index: int
+    start: int
+    end: int
+    state: str
+    masked: list[int] = field(default_factory=list)
+
+    @property
+    def decoded_ratio(self) -> float:
+        return 1 - len(self.masked) / (self.end - self.start)
+
+    def view(self) -> BlockView:
+        return BlockView(self.index, self.start, self.end, len(self.masked), self.state)
+
+
+class BlockPipeline:
+    """Blocks of one answer, from birth to cache.
+
+    One step is: :meth:`grow`, :meth:`promote`, forward :attr:`window`, :meth:`cache`, commit,
+    :meth:`record`; until :attr:`finish_reason` is not None.
+    """
+
+    def __init__(self, prompt_length: int, config: D2FConfig) -> None:
+        self.config = config
+        self.prompt_length = prompt_length
+        self.limit = prompt_length + config.max_new_tokens
+        self.blocks = [Block(0, 0, prompt_length, COMPLETED)]
+        self.first_stop: int | None = None
+
+    @property
+    def uncached(self) -> list[Block]:
+        """The blocks of the window: the leading completed ones and all behind them."""
+        return [block for block in self.blocks if block.state != CACHED]
+
+    @property
+    def active(self) -> list[Block]:
+        """The blocks from the first unfinished one on."""
+        return self.blocks[len(self.blocks) - len(self.uncached) + len(self._leading_completed()) :]
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Positions ``[start, end)`` to forward."""
+        uncached = self.uncached
+        return uncached[0].start, uncached[-1].end
+
+    @property
+    def masked(self) -> list[int]:
+        """Undecided positions, ascending."""
+        return [position for block in self.blocks for position in block.masked]
+
+    def _leading_completed(self) -> list[Block]:
+        leading = []
+        for block in self.uncached:
+            if block.state != COMPLETED:
+                break
+            leading.append(block)
+        return leading
+
+    def _may_grow(self) -> bool:
+        last, cap = self.blocks[-1], self.config.max_active_blocks
+        return (
+            last.end < self.limit
+            and self.first_stop is None
+            and last.decoded_ratio >= self.config.tau_add
+            and (cap is None or len(self.active) < cap)
+        )
+
+    def grow(self) -> None:
+        """Append at most one all-mask block; the last one may be shorter."""
+        if self._may_grow():
+            start = self.blocks[-1].end
+            end = min(start + self.config.block_size, self.limit)
+            index = len(self.blocks)
+            self.blocks.append(Block(index, start, end, SEMI_ACTIVATED, list(range(start, end))))
+
+    def promote(self) -> None:
+        """Fully activate, for good, the successor of every block decoded to tau_act."""
+        for block, successor in zip(self.blocks, self.blocks[1:], strict=False):
+            ready = block.decoded_ratio >= self.config.tau_act
+            if ready and successor.state == SEMI_ACTIVATED:
+                successor.state = FULLY_ACTIVATED
+
+    def cache(self) -> int:
+        """Declare the leading completed blocks cached; returns how many rows became final.
+
+        They were completed before the forward that just ran, and nothing later can change them.
+        """
+        leading = self._leading_completed()
+        for block in leading:
+            block.state = CACHED
+        return sum(block.end - block.start for block in leading)
+
+    def record(self, positions: Iterable[int], stops: Iterable[int]) -> None:
+        """Take in the committed positions and which of them hold a stop token."""
+        committed = set(positions)
+        for block in self.blocks:
+            block.masked = [p for p in block.masked if p not in committed]
+            if not block.masked and block.state in (SEMI_ACTIVATED, FULLY_ACTIVATED):
+                block.state = COMPLETED
+        known = [] if self.first_stop is None else [self.first_stop]
+        self.first_stop = min([*known, *stops], default=None)
+        if self.config.early_stop and self.first_stop is not None:
+            # No earlier block can see what lies behind the stop token's block.
+            self.blocks = [block for block in self.blocks if block.start <= self.first_stop]
+
+    @property
+    def finish_reason(self) -> str | None:
+        """ "stop" or "length" when nothing is left to decode, else None."""
+        masked = self.masked
+        if self.first_stop is not None and self.config.early_stop:
+            return None if masked and masked[0] < self.first_stop else "stop"
+        if masked or self._may_grow():
+            return None
+        return "length" if self.first_stop is None else "stop"

@@ -1,0 +1,92 @@
+"""What the three decoders share: input checks, the clock, the trace header, shifted prediction."""
+
+import platform
+import time
+from collections.abc import Sequence
+
+import torch
+import transformers
+from torch import Tensor
+
+from d2f.checkpoint import Model
+from d2f.config import DecodeConfig
+from d2f.events import TraceHeader
+from d2f.model import Transformer
+
+
+def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> None:
+    """Refuse what cannot be decoded, before anything runs."""
+    if not prompt_ids:
+        raise ValueError("prompt_ids must not be empty")
+    beyond = [i for i in prompt_ids if not 0 <= i < model.tokenizer.vocab_size]
+    if beyond:
+        raise ValueError(f"prompt_ids must be token ids of the model, got {beyond[0]}")
+    if model.config.mask_id is not None and model.config.mask_id in prompt_ids:
+        raise ValueError("prompt_ids must not contain the mask token")
+    total, limit = len(prompt_ids) + config.max_new_tokens, model.config.max_length
+    if total > limit:
+        raise ValueError(
+            f"the prompt's {len(prompt_ids)} tokens and max_new_tokens={config.max_new_tokens} "
+            f"exceed the model's context of {limit} tokens"
+        )
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once all work queued on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def new_generator(model: Model, seed: int) -> torch.Generator:
+    return torch.Generator(model.device).manual_seed(seed)
+
+
+def trace_header(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> TraceHeader:
+    """The header of a run that is about to start."""
+    device = model.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return TraceHeader(
+        config=config,
+        model=model.name,
+        device=f"{device.type} ({name})",
+        dtype=model.dtype,
+        prompt_ids=tuple(prompt_ids),
+        stop_ids=model.tokenizer.stop_ids,
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    )
+
+
+class Predictor:
+    """Logits of positions from a window's hidden states, logit shift included.
+
+    Models that predict position i from the hidden state at i - 1 need, for the first position of a
+    window, the last final row before it: :meth:`keep` holds it when rows become final, which is
+    exact because a final row's hidden state cannot change.
+    """
+
+    def __init__(self, net: Transformer) -> None:
+        self.net = net
+        self.shift = int(net.config.logit_shift)
+        self.last_final: Tensor | None = None
+
+    def keep(self, hidden: Tensor, rows: int) -> None:
+        """The first ``rows`` rows of a window's (1, T, hidden_size) states became final."""
+        if rows:
+            self.last_final = hidden[:, rows - 1 : rows]
+
+    def logits(self, hidden: Tensor, start: int, positions: Sequence[int]) -> Tensor:
+        """(N, V) logits of absolute ``positions``, of a window that begins at ``start``.
+
+        To be called before :meth:`keep`.
+        """
+        offset = start + self.shift
+        if self.shift and self.last_final is not None:
+            hidden = torch.cat((self.last_final, hidden), dim=1)
+            offset -= 1
+        rows = torch.tensor([p - offset for p in positions], device=hidden.device)
+        return self.net.logits(hidden[0, rows])

@@ -1,0 +1,282 @@
+"""What a decoder says of its work: plain frozen values, JSON both ways, and every metric.
+
+A decoder yields one :class:`StepEvent` a forward; a run is a :class:`Trace`. Page, benchmark,
+tests and links all read the same Trace, so each metric is defined once, here, and a recorded run
+and a live one look the same. Knows nothing of tensors, text or screens.
+
+Positions are absolute: the prompt fills ``0 .. prompt_length - 1``. Times are seconds spent inside
+the decoder (device-synchronised), never around it.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from d2f.config import DecodeConfig, config_from_dict, config_to_dict, decoder_name
+
+FORMAT = 1
+SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
+    "semi_activated",
+    "fully_activated",
+    "completed",
+    "cached",
+)
+BLOCK_STATES = (SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED)
+FINISH_REASONS = ("stop", "length")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One token decided: its confidence is the probability of the chosen token.
+
+    ``forced`` marks the single best token of a fully activated block that had none above tau_conf.
+    """
+
+    position: int
+    token_id: int
+    confidence: float
+    forced: bool = False
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """A generated block as it stands after a step; ``[start, end)`` are absolute positions."""
+
+    index: int
+    start: int
+    end: int
+    num_masked: int
+    state: str
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One forward and what came of it.
+
+    ``window`` is the forwarded span ``[start, end)``; ``cache_length`` counts final K/V rows after
+    the step; ``blocks`` are the blocks in flight and those that changed state in this step;
+    ``finish_reason`` is set on the last event only.
+    """
+
+    step: int
+    seconds: float
+    window: tuple[int, int]
+    commits: tuple[Commit, ...]
+    blocks: tuple[BlockView, ...] = ()
+    cache_length: int = 0
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TraceHeader:
+    """What was run, on what: enough to run it again and to read the figures fairly."""
+
+    config: DecodeConfig
+    model: str
+    device: str
+    dtype: str
+    prompt_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def decoder(self) -> str:
+        return decoder_name(self.config)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A whole run. ``text`` is the answer decoded by the model's tokenizer, or "" if unknown.
+
+    Token counts run up to and including the first stop token; padding behind it never counts.
+    """
+
+    header: TraceHeader
+    events: tuple[StepEvent, ...]
+    text: str = ""
+
+    @cached_property
+    def canvas(self) -> dict[int, int]:
+        """Token by absolute position, everything committed."""
+        return {c.position: c.token_id for event in self.events for c in event.commits}
+
+    @cached_property
+    def token_ids(self) -> tuple[int, ...]:
+        """The answer: decided tokens from the end of the prompt up to the first gap or stop."""
+        ids: list[int] = []
+        position = len(self.header.prompt_ids)
+        while position in self.canvas:
+            ids.append(self.canvas[position])
+            if ids[-1] in self.header.stop_ids:
+                break
+            position += 1
+        return tuple(ids)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens up to and including the first stop token."""
+        return len(self.token_ids)
+
+    @property
+    def forwards(self) -> int:
+        """NFE: number of forward evaluations."""
+        return len(self.events)
+
+    @property
+    def seconds(self) -> float:
+        return math.fsum(event.seconds for event in self.events)
+
+    @property
+    def ttft(self) -> float:
+        """Time to first token: seconds until the first answer position is decided."""
+        first = len(self.header.prompt_ids)
+        elapsed = 0.0
+        for event in self.events:
+            elapsed += event.seconds
+            if any(commit.position == first for commit in event.commits):
+                return elapsed
+        return elapsed
+
+    @property
+    def tokens_per_second(self) -> float:
+        """TPS, end to end: prefill and time to first token included."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """TPS after the first forward (which holds the prefill), for what later forwards added."""
+        if len(self.events) < 2:
+            return 0.0
+        end = len(self.header.prompt_ids) + self.tokens
+        first = sum(c.position < end for c in self.events[0].commits)
+        seconds = math.fsum(event.seconds for event in self.events[1:])
+        return (self.tokens - first) / seconds if seconds else 0.0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """TPF."""
+        return self.tokens / self.forwards if self.forwards else 0.0
+
+    @property
+    def ms_per_forward(self) -> float:
+        return 1000 * self.seconds / self.forwards if self.forwards else 0.0
+
+    @property
+    def finish_reason(self) -> str | None:
+        """ "stop", "length", or None for a run that was cancelled."""
+        return self.events[-1].finish_reason if self.events else None
+
+    @property
+    def metrics(self) -> dict[str, float | int | str | None]:
+        """Every metric by name, as printed by the command line and the benchmark."""
+        return {
+            "tokens": self.tokens,
+            "forwards": self.forwards,
+            "seconds": self.seconds,
+            "ttft": self.ttft,
+            "tokens_per_second": self.tokens_per_second,
+            "decode_tokens_per_second": self.decode_tokens_per_second,
+            "tokens_per_forward": self.tokens_per_forward,
+            "ms_per_forward": self.ms_per_forward,
+            "finish_reason": self.finish_reason,
+        }
+
+    def with_text(self, text: str) -> "Trace":
+        return replace(self, text=text)
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "decoder": self.header.decoder,
+                "config": config_to_dict(self.header.config),
+                "header": {k: v for k, v in asdict(self.header).items() if k != "config"},
+                "events": [event_to_dict(event) for event in self.events],
+                "text": self.text,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trace":
+        """Inverse of :meth:`to_json`. Anything malformed raises ``ValueError`` saying what."""
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise ValueError(f"trace format must be {FORMAT}, got {data['format']!r}")
+            config = config_from_dict(data["decoder"], data["config"])
+            header = data["header"]
+            return cls(
+                header=TraceHeader(
+                    config=config,
+                    model=str(header["model"]),
+                    device=str(header["device"]),
+                    dtype=str(header["dtype"]),
+                    prompt_ids=_ints(header["prompt_ids"]),
+                    stop_ids=_ints(header["stop_ids"]),
+                    versions={str(k): str(v) for k, v in header["versions"].items()},
+                ),
+                events=tuple(event_from_dict(event) for event in data["events"]),
+                text=str(data["text"]),
+            )
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"not a trace: {type(error).__name__}: {error}") from error
+
+
+def event_to_dict(event: StepEvent) -> dict[str, Any]:
+    """Compact JSON values: commits as rows ``[position, token, confidence, forced]``."""
+    return {
+        "step": event.step,
+        "seconds": event.seconds,
+        "window": list(event.window),
+        "commits": [[c.position, c.token_id, c.confidence, int(c.forced)] for c in event.commits],
+        "blocks": [[b.index, b.start, b.end, b.num_masked, b.state] for b in event.blocks],
+        "cache_length": event.cache_length,
+        "finish_reason": event.finish_reason,
+    }
+
+
+def event_from_dict(data: dict[str, Any]) -> StepEvent:
+    start, end = _ints(data["window"])
+    reason = data["finish_reason"]
+    if reason is not None and reason not in FINISH_REASONS:
+        raise ValueError(f"finish_reason must be one of {FINISH_REASONS}, got {reason!r}")
+    return StepEvent(
+        step=_int(data["step"]),
+        seconds=_float(data["seconds"]),
+        window=(start, end),
+        commits=tuple(
+            Commit(_int(row[0]), _int(row[1]), _float(row[2]), bool(_int(row[3])))
+            for row in data["commits"]
+        ),
+        blocks=tuple(_block_from_row(row) for row in data["blocks"]),
+        cache_length=_int(data["cache_length"]),
+        finish_reason=reason,
+    )
+
+
+def _block_from_row(row: list[Any]) -> BlockView:
+    index, start, end, num_masked = _ints(row[:4])
+    if row[4] not in BLOCK_STATES:
+        raise ValueError(f"block state must be one of {BLOCK_STATES}, got {row[4]!r}")
+    return BlockView(index, start, end, num_masked, row[4])
+
+
+def _int(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"expected an integer, got {value!r}")
+    return value
+
+
+def _ints(values: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(_int(value) for value in values)
+
+
+def _float(value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {value!r}")
+    return float(value)

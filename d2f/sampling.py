@@ -1,0 +1,74 @@
+"""From logits to decisions: which token, how confident, and which positions commit.
+
+Tensors in, tensors out; no host synchronisation. Knows nothing of blocks beyond a row number each.
+"""
+
+import torch
+from torch import Tensor
+
+from d2f.config import Sampling
+
+
+def forbid(logits: Tensor, mask_id: int | None, vocab_size: int) -> Tensor:
+    """(N, V) logits in float32 where the mask id and ids beyond the tokenizer cannot be chosen."""
+    logits = logits.float()
+    logits[:, vocab_size:] = -torch.inf
+    if mask_id is not None:
+        logits[:, mask_id] = -torch.inf
+    return logits
+
+
+def choose(
+    logits: Tensor, settings: Sampling, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """(N,) token ids and (N,) confidences from (N, V) float32 logits.
+
+    Confidence is the model's own probability of the chosen token, before temperature, top-k and
+    top-p: sharper sampling must not pass for more certainty. (The released code takes it after.)
+    """
+    probabilities = logits.softmax(-1)
+    if settings.temperature == 0:
+        confidence, tokens = probabilities.max(-1)
+        return tokens, confidence
+    shaped = truncate(logits / settings.temperature, settings.top_k, settings.top_p)
+    tokens = torch.multinomial(shaped.softmax(-1), 1, generator=generator)
+    return tokens[:, 0], probabilities.gather(-1, tokens)[:, 0]
+
+
+def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Keep the ``top_k`` best (0: all), then the smallest set of probability >= ``top_p``."""
+    if 0 < top_k < logits.shape[-1]:
+        least = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probabilities = ordered.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        drop = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= top_p)
+        logits = logits.masked_fill(drop, -torch.inf)
+    return logits
+
+
+def select(
+    confidence: Tensor, rows: Tensor, force: Tensor, tau_conf: float
+) -> tuple[Tensor, Tensor]:
+    """Which masked positions commit (paper section 4.3): those above ``tau_conf``, strictly.
+
+    A fully activated block with none commits its single best, so that no step is idle.
+
+    Args:
+        confidence: (N,) of the masked positions.
+        rows: (N,) the block each belongs to, 0 .. W - 1.
+        force: (W,) True for fully activated blocks.
+
+    Returns:
+        (N,) commit and (N,) forced, booleans.
+    """
+    confident = confidence > tau_conf
+    per_block = torch.zeros(force.shape[0], dtype=torch.long, device=rows.device)
+    some = per_block.index_add(0, rows, confident.long()) > 0
+    own = rows[None] == torch.arange(force.shape[0], device=rows.device)[:, None]  # (W, N)
+    best = confidence[None].masked_fill(~own, -1).argmax(-1)  # (W,) first of equals
+    is_best = best[rows] == torch.arange(rows.shape[0], device=rows.device)
+    forced = is_best & (force & ~some)[rows]
+    return confident | forced, forced

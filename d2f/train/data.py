@@ -1,0 +1,118 @@
+"""Endless, seeded, length-bucketed batches of the task grammars.
+
+The stream is cut into chunks, each a function of (seed, chunk number) alone, so that a resumed run
+continues with exactly the batches it would have seen. What is masked and who sees whom is decided
+in :mod:`d2f.train.noise`. Held-out problems never appear.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from d2f.tasks import TASKS, Problem, draw
+from d2f.tokenizer import Tokenizer
+
+CHUNK = 1024
+# Shares of examples; the families with more to compute get more.
+MIX = {"gsm-mini": 0.34, "math-mini": 0.30, "code-mini": 0.18, "sudoku-mini": 0.18}
+NO_LOSS = -1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One answer to learn, with everything said before it; ``answer`` ends with the stop token."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training sequence: input ids, labels (``NO_LOSS`` where none), visible ends."""
+
+    ids: list[int]
+    labels: list[int]
+    ends: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows: ``ids``, ``labels``, ``ends`` are (B, T); ``lengths`` is (B,)."""
+
+    ids: Tensor
+    labels: Tensor
+    ends: Tensor
+    lengths: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding of the batch left out."""
+        return int(self.lengths.sum())
+
+
+def example(problem: Problem, turn: int, tokenizer: Tokenizer) -> Example:
+    """The answer of one turn, after the conversation up to it."""
+    messages = []
+    for earlier in problem.turns[:turn]:
+        messages.append({"role": "user", "content": earlier.prompt})
+        messages.append({"role": "assistant", "content": earlier.answer})
+    messages.append({"role": "user", "content": problem.turns[turn].prompt})
+    answer = tokenizer.encode(problem.turns[turn].answer)
+    return Example(tokenizer.encode_chat(messages), [*answer, tokenizer.end_id])
+
+
+def chunk_examples(seed: int, chunk: int, tokenizer: Tokenizer) -> list[Example]:
+    """The examples of one chunk, in a random order of tasks."""
+    rng = random.Random(f"{seed}:{chunk}")
+    draws = {task: draw(task, "train", rng.getrandbits(48)) for task in TASKS}
+    names, shares = list(MIX), list(MIX.values())
+    problems = [next(draws[task]) for task in rng.choices(names, shares, k=CHUNK)]
+    return [example(p, rng.randrange(len(p.turns)), tokenizer) for p in problems]
+
+
+def batches(
+    seed: int,
+    start: int,
+    tokens_per_batch: int,
+    tokenizer: Tokenizer,
+    make_row: Callable[[Example, random.Random], Row],
+) -> Iterator[tuple[int, Batch]]:
+    """Endless ``(next chunk to resume from, batch)`` pairs from chunk ``start`` on."""
+    chunk = start
+    while True:
+        rng = random.Random(f"rows:{seed}:{chunk}")
+        rows = [make_row(e, rng) for e in chunk_examples(seed, chunk, tokenizer)]
+        rows.sort(key=lambda row: len(row.ids))
+        groups = _group(rows, tokens_per_batch)
+        rng.shuffle(groups)
+        chunk += 1
+        for i, group in enumerate(groups):
+            # Until its last batch, a chunk counts as unseen.
+            yield chunk - (i + 1 < len(groups)), collate(group)
+
+
+def _group(rows: list[Row], tokens_per_batch: int) -> list[list[Row]]:
+    groups: list[list[Row]] = [[]]
+    for row in rows:  # ascending length: the newest row sets the padded length
+        if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > tokens_per_batch:
+            groups.append([])
+        groups[-1].append(row)
+    return groups
+
+
+def collate(rows: list[Row]) -> Batch:
+    """Pad on the right; padding rows see the first key only and bear no loss."""
+    longest = max(len(row.ids) for row in rows)
+
+    def padded(values: list[int], fill: int) -> list[int]:
+        return values + [fill] * (longest - len(values))
+
+    return Batch(
+        ids=torch.tensor([padded(row.ids, 0) for row in rows]),
+        labels=torch.tensor([padded(row.labels, NO_LOSS) for row in rows]),
+        ends=torch.tensor([padded(row.ends, 1) for row in rows]),
+        lengths=torch.tensor([len(row.ids) for row in rows]),
+    )

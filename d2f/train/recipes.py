@@ -1,0 +1,62 @@
+"""One recipe per embedded model: shape, objective, budget. ``python -m d2f.train NAME`` runs one."""
+
+from dataclasses import dataclass
+
+from d2f.model import ModelConfig
+from d2f.train.vocabulary import VOCAB_SIZE
+
+SHAPE = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 256,
+    "intermediate_size": 672,
+    "num_layers": 6,
+    "num_heads": 8,
+    "num_kv_heads": 4,
+    "head_dim": 32,
+    "max_length": 1024,
+    "logit_shift": True,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one model is trained.
+
+    ``init`` is a model folder or name whose weights are the start (None: random). The learning
+    rate warms up over ``warmup`` tokens, stays, and falls linearly to zero over the last ``decay``
+    share of ``tokens``. ``teacher_share`` weighs distillation against the data's labels.
+    """
+
+    objective: str  # "causal", "masked" or "blocks"
+    tokens: int
+    init: str | None = None
+    teacher: str | None = None
+    teacher_share: float = 0.0
+    direction: str = "forward"
+    learning_rate: float = 2e-3
+    warmup: int = 100_000
+    decay: float = 0.4
+    batch_tokens: int = 4096
+    weight_decay: float = 0.05
+    block_size: int = 16
+    max_window: int = 4
+    seed: int = 1
+
+
+RECIPES = {
+    "mini-ar": Recipe(objective="causal", tokens=4_500_000),
+    "mini-dllm": Recipe(objective="masked", tokens=10_000_000, init="mini-ar"),
+    "mini-d2f": Recipe(
+        objective="blocks",
+        tokens=10_000_000,
+        init="mini-dllm",
+        teacher="mini-dllm",
+        teacher_share=0.5,
+    ),
+}
+
+
+def model_shape(recipe: Recipe, mask_id: int) -> ModelConfig:
+    """The one shape all three share; causal models know no mask."""
+    causal = recipe.objective == "causal"
+    return ModelConfig(**SHAPE, causal=causal, mask_id=None if causal else mask_id)
