@@ -2,9 +2,9 @@
 
 A folder holds ``config.json``, ``model.safetensors`` and the tokenizer's files, with transformers'
 key names (``LlamaForCausalLM`` / ``Qwen2ForCausalLM``). What transformers has no field for stands
-under the key ``"d2f"`` of ``config.json``: ``mask_token_id``, ``logit_shift``, ``causal``. PEFT LoRA
-folders are merged in float32 at load. Every key must be used and every parameter filled: a key left
-over or missing is an error.
+under ``"d2f"`` in ``config.json``: ``mask_token_id``, ``logit_shift``, ``causal``. PEFT LoRA folders
+are merged in float32 at load. Every key must be used and every parameter filled: a key left over or
+missing is an error.
 """
 
 import json
@@ -203,9 +203,6 @@ def merge_lora(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """
     raw = _read_json(folder / "adapter_config.json")
     _require_plain_lora(raw)
-    root = raw.get("alpha_pattern") or raw.get("rank_pattern")
-    if root:
-        raise ValueError(f"adapters with per-module ranks are not supported, got {root!r}")
     rank = raw["r"]
     scale = raw["lora_alpha"] / (rank**0.5 if raw.get("use_rslora") else rank)
     adapter = load_file(folder / "adapter_model.safetensors")
@@ -226,6 +223,8 @@ def merge_lora(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
 def _require_plain_lora(raw: dict[str, Any]) -> None:
     if raw.get("peft_type") != "LORA":
         raise ValueError(f"adapter peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+    if raw.get("alpha_pattern") or raw.get("rank_pattern"):
+        raise ValueError("adapters with ranks or alphas per module are not supported")
     if raw.get("use_dora") or raw.get("bias", "none") != "none" or raw.get("fan_in_fan_out"):
         raise ValueError("only plain LoRA adapters (no DoRA, bias or fan_in_fan_out) are supported")
 

@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import argparse
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
@@ -23,14 +24,14 @@ from tqdm import tqdm
 
 from d2f.checkpoint import load_model, save_model
 from d2f.model import Transformer
-from d2f.registry import EMBEDDED
+from d2f.registry import EMBEDDED, model_folder
 from d2f.tokenizer import Tokenizer
 from d2f.train.data import Batch, Example, Row, batches
 from d2f.train.losses import data_loss, distillation_loss
 from d2f.train.muon import Muon
 from d2f.train.noise import Noise, causal_row
 from d2f.train.recipes import RECIPES, Recipe, model_shape
-from d2f.train.vocabulary import train_tokenizer
+from d2f.train.vocabulary import TOKENIZER_FILES, train_tokenizer
 
 SAVE_EVERY = 180.0  # seconds
 LOG_EVERY = 10  # steps
@@ -57,6 +58,16 @@ def build(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
     return net.train()
 
 
+def give_tokenizer(folder: Path, recipe: Recipe) -> None:
+    """The tokenizer of the model that training starts from, or a new one."""
+    if recipe.init is None:
+        train_tokenizer(folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        shutil.copy(model_folder(recipe.init) / name, folder / name)
+
+
 def row_maker(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Example, random.Random], Row]:
     """The objective's corruption."""
     mask_id = tokenizer.mask_id
@@ -65,6 +76,7 @@ def row_maker(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Example, random
     makers: dict[str, Callable[[Example, random.Random], Row]] = {
         "causal": lambda example, rng: causal_row(example),
         "masked": noise.masked_row,
+        "mixed": noise.mixed_row,
         "blocks": noise.block_row,
     }
     if recipe.objective not in makers:
@@ -216,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = replace(RECIPES[args.model], **{k: v for k, v in chosen.items() if v is not None})
     folder = args.out / args.model
     if not (folder / "tokenizer.json").is_file():
-        train_tokenizer(folder)
+        give_tokenizer(folder, recipe)
     tokenizer = Tokenizer(folder)
     run = Run(args.model, recipe, args.runs / args.model, tokenizer)
     run.train()

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is orthogonalised, for the weight matrices of hidden layers.
 
-Keller Jordan et al. 2024, with the update scaled to AdamW's typical size (arXiv 2502.16982), so that
-both share one learning rate. torch.optim.Muon computes in bfloat16, which a CPU without native
+Keller Jordan et al. 2024, with the update scaled to AdamW's typical size (arXiv 2502.16982), so
+that both share one learning rate. torch.optim.Muon computes in bfloat16, which a CPU without native
 bfloat16 emulates some ten times slower; this is the same iteration in float32.
 """
 

@@ -32,6 +32,14 @@ class Noise:
     max_window: int
     max_length: int
 
+    def mixed_row(self, example: Example, rng: random.Random) -> Row:
+        """The teacher's diet: half whole canvases, half windows of blocks.
+
+        Windows cost the teacher little and hand its student, who starts from its weights, a
+        working sense of block-causal sight.
+        """
+        return (self.masked_row if rng.random() < 0.5 else self.block_row)(example, rng)
+
     def masked_row(self, example: Example, rng: random.Random) -> Row:
         """Masked diffusion over a canvas of random length, both ways visible.
 
@@ -84,6 +92,7 @@ class Noise:
     def _row(
         self, prompt: list[int], canvas: list[int], masked: list[bool], ends: list[int]
     ) -> Row:
-        noisy = [self.mask_id if hide else token for token, hide in zip(canvas, masked)]
-        labels = [token if hide else NO_LOSS for token, hide in zip(canvas, masked)]
+        pairs = list(zip(canvas, masked, strict=True))
+        noisy = [self.mask_id if hide else token for token, hide in pairs]
+        labels = [token if hide else NO_LOSS for token, hide in pairs]
         return Row(prompt + noisy, [NO_LOSS] * len(prompt) + labels, ends)

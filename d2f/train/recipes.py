@@ -1,4 +1,4 @@
-"""One recipe per embedded model: shape, objective, budget. ``python -m d2f.train NAME`` runs one."""
+"""One recipe per embedded model: shape, objective, budget."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Recipe:
     share of ``tokens``. ``teacher_share`` weighs distillation against the data's labels.
     """
 
-    objective: str  # "causal", "masked" or "blocks"
+    objective: str  # "causal", "masked", "mixed" or "blocks"
     tokens: int
     init: str | None = None
     teacher: str | None = None
@@ -44,8 +44,8 @@ class Recipe:
 
 
 RECIPES = {
-    "mini-ar": Recipe(objective="causal", tokens=4_500_000),
-    "mini-dllm": Recipe(objective="masked", tokens=10_000_000, init="mini-ar"),
+    "mini-ar": Recipe(objective="causal", tokens=4_000_000),
+    "mini-dllm": Recipe(objective="mixed", tokens=10_000_000, init="mini-ar"),
     "mini-d2f": Recipe(
         objective="blocks",
         tokens=10_000_000,

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from d2f.tasks import TASKS, draw
 
 VOCAB_SIZE = 1536
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 PAD, MASK, USER, ASSISTANT, END = (
     "<|endoftext|>",
     "<|mask|>",
