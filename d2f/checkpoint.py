@@ -2,9 +2,9 @@
 
 A folder holds ``config.json``, ``model.safetensors`` and the tokenizer's files, with transformers'
 key names (``LlamaForCausalLM`` / ``Qwen2ForCausalLM``). What transformers has no field for stands
-under ``"d2f"`` in ``config.json``: ``mask_token_id``, ``logit_shift``, ``causal``. PEFT LoRA folders
-are merged in float32 at load. Every key must be used and every parameter filled: a key left over or
-missing is an error.
+under ``"d2f"`` in ``config.json``: ``mask_token_id``, ``logit_shift``, ``causal``. PEFT's LoRA
+adapters are merged in float32 at load. Every key must be used and every parameter filled: a key
+left over or missing is an error.
 """
 
 import json

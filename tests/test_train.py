@@ -1,0 +1,251 @@
+"""Training: corruption, losses, batches, optimiser, and runs that survive being cut."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from d2f.attention import block_causal_ends
+from d2f.checkpoint import load_model
+from d2f.model import ModelConfig, Transformer
+from d2f.tasks import TASKS, draw, split_of
+from d2f.tokenizer import Tokenizer
+from d2f.train import __main__ as trainer
+from d2f.train.data import NO_LOSS, Example, Row, batches, chunk_examples, collate, example
+from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
+from d2f.train.muon import orthogonalise
+from d2f.train.noise import Noise, causal_row
+from d2f.train.recipes import RECIPES
+from d2f.train.vocabulary import train_tokenizer
+
+MASK, PAD = 1, 0
+EXAMPLE = Example(prompt=[10, 11, 12], answer=[20, 21, 22, 23, 24, 4])
+NOISE = Noise(mask_id=MASK, pad_id=PAD, block_size=4, max_window=3, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "mini-ar"
+    train_tokenizer(path, problems_per_task=40)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return Tokenizer(folder)
+
+
+def tiny(seed: int = 0, *, shift: bool = True) -> Transformer:
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        max_length=64,
+        logit_shift=shift,
+        mask_id=MASK,
+    )
+    return Transformer(config)
+
+
+def test_causal_row_predicts_the_answer_and_nothing_of_the_prompt():
+    row = causal_row(EXAMPLE)
+    assert row.ids == [10, 11, 12, 20, 21, 22, 23, 24, 4]
+    assert row.labels == [NO_LOSS] * 3 + EXAMPLE.answer
+    assert row.ends == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_corruption_masks_answers_only_and_labels_what_it_masks(seed):
+    rng = random.Random(seed)
+    for row in (NOISE.masked_row(EXAMPLE, rng), NOISE.block_row(EXAMPLE, rng)):
+        assert row.ids[:3] == EXAMPLE.prompt
+        assert row.labels[:3] == [NO_LOSS] * 3
+        canvas = EXAMPLE.answer + [PAD] * 64
+        for token, label, true in zip(row.ids[3:], row.labels[3:], canvas, strict=False):
+            assert (token, label) in ((true, NO_LOSS), (MASK, true))
+        assert any(label != NO_LOSS for label in row.labels)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_block_rows_are_a_clean_prefix_and_a_bounded_window(seed):
+    row = NOISE.block_row(EXAMPLE, random.Random(seed))
+    blocks = [row.labels[i : i + 4] for i in range(3, len(row.ids), 4)]
+    noisy = [i for i, block in enumerate(blocks) if any(label != NO_LOSS for label in block)]
+    assert len(row.ids) == 3 + 4 * len(blocks)
+    assert noisy == list(range(noisy[0], len(blocks)))
+    assert 1 <= len(noisy) <= 3
+
+
+def test_block_rows_reach_full_masks_and_train_on_padding():
+    rows = [NOISE.block_row(EXAMPLE, random.Random(seed)) for seed in range(300)]
+    first_blocks = [row.labels[3:7] for row in rows]
+    assert [20, 21, 22, 23] in first_blocks
+    assert any(PAD in row.labels for row in rows)
+
+
+def test_mask_ratios_grow_from_block_to_block_on_average():
+    long = Example(prompt=[10], answer=list(range(5, 37)))
+    noise = replace(NOISE, max_window=3)
+    counts = [[0, 0], [0, 0], [0, 0]]
+    for seed in range(2000):
+        row = noise.block_row(long, random.Random(seed))
+        noisy = [row.labels[i : i + 4] for i in range(1, len(row.ids), 4)]
+        noisy = [block for block in noisy if any(label != NO_LOSS for label in block)]
+        if len(noisy) == 3:
+            for count, block in zip(counts, noisy, strict=True):
+                count[0] += sum(label != NO_LOSS for label in block)
+                count[1] += 4
+    ratios = [masked / total for masked, total in counts]
+    assert ratios[0] < ratios[1] < ratios[2]
+
+
+def test_block_rows_have_the_decoders_visibility():
+    row = NOISE.block_row(EXAMPLE, random.Random(3))
+    total = len(row.ids)
+    assert row.ends == block_causal_ends(0, total, 3, 4, total).tolist()
+
+
+def test_collate_pads_on_the_right_without_loss():
+    batch = collate([Row([1, 2], [NO_LOSS, 2], [2, 2]), Row([3], [3], [1])])
+    assert batch.ids.tolist() == [[1, 2], [3, 0]]
+    assert batch.labels.tolist() == [[NO_LOSS, 2], [3, NO_LOSS]]
+    assert batch.ends.tolist() == [[2, 2], [1, 1]]
+    assert batch.tokens == 3
+
+
+def test_padding_a_batch_leaves_logits_unchanged():
+    net = tiny()
+    rng = random.Random(0)
+    short = NOISE.block_row(Example([10], [20, 4]), rng)
+    long = NOISE.block_row(Example([10, 11, 12, 13], list(range(5, 30))), rng)
+    alone = target_logits(net, collate([short]), collate([short]).ends)
+    batch = collate([short, long])
+    together = target_logits(net, batch, batch.ends)
+    torch.testing.assert_close(together[: len(alone)], alone)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_labels_are_predicted_from_the_position_the_model_uses(shift):
+    net = tiny(shift=shift)
+    batch = collate([NOISE.masked_row(EXAMPLE, random.Random(1))])
+    hidden = net(batch.ids, batch.ends)[0]
+    wanted = [i - shift for i, label in enumerate(batch.labels[0].tolist()) if label != NO_LOSS]
+    torch.testing.assert_close(target_logits(net, batch, batch.ends), net.logits(hidden[wanted]))
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_divergence_matches_the_definition(direction):
+    teacher, student = torch.randn(5, 7), torch.randn(5, 7)
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    if direction == "reverse":
+        p, q = q, p
+    expected = (p * (p.log() - q.log())).sum(-1).mean()
+    torch.testing.assert_close(divergence(teacher, student, direction), expected)
+
+
+def test_divergence_refuses_other_directions():
+    with pytest.raises(ValueError, match="direction.*'sideways'"):
+        divergence(torch.zeros(1, 2), torch.zeros(1, 2), "sideways")
+
+
+def test_a_student_equal_to_its_teacher_has_no_divergence_where_views_coincide():
+    net = tiny()
+    one_block = collate([NOISE.masked_row(EXAMPLE, random.Random(0))])
+    loss = distillation_loss(net, net, one_block, share=1.0, direction="forward")
+    assert abs(loss.item()) < 1e-6
+    windows = collate([NOISE.block_row(EXAMPLE, random.Random(s)) for s in range(20)])
+    assert distillation_loss(net, net, windows, share=1.0, direction="forward").item() > 1e-4
+
+
+def test_distillation_sends_no_gradient_to_the_teacher():
+    teacher, student = tiny(0), tiny(1)
+    batch = collate([NOISE.block_row(EXAMPLE, random.Random(0))])
+    distillation_loss(teacher, student, batch, share=0.5, direction="forward").backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in student.parameters())
+
+
+def test_without_a_teachers_share_distillation_is_the_data_loss():
+    net = tiny()
+    batch = collate([NOISE.block_row(EXAMPLE, random.Random(0))])
+    mixed = distillation_loss(tiny(1), net, batch, share=0.0, direction="forward")
+    assert mixed.item() == data_loss(net, batch).item()
+
+
+def test_orthogonalise_levels_the_singular_values():
+    for shape in ((20, 30), (30, 20), (16, 16)):
+        torch.manual_seed(0)
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)))
+        assert 0.5 < values.min() and values.max() < 1.3
+
+
+def test_chunks_are_reproducible_and_never_hold_test_problems(tokenizer):
+    assert chunk_examples(3, 0, tokenizer) == chunk_examples(3, 0, tokenizer)
+    assert chunk_examples(3, 0, tokenizer) != chunk_examples(3, 1, tokenizer)
+    held_out = {
+        tuple(example(p, 0, tokenizer).prompt)
+        for task in TASKS
+        for p, _ in zip(draw(task, "test", 0), range(300), strict=False)
+    }
+    assert not held_out & {tuple(e.prompt) for e in chunk_examples(3, 0, tokenizer)}
+
+
+def test_a_follow_up_turn_carries_the_conversation(tokenizer):
+    problem = next(p for p in draw("gsm-mini", "train", 0) if len(p.turns) == 2)
+    assert split_of(problem) == "train"
+    text = tokenizer.decode(example(problem, 1, tokenizer).prompt)
+    assert text == problem.turns[0].prompt + problem.turns[0].answer + problem.turns[1].prompt
+
+
+def test_batches_hold_the_budget_and_every_example_once(tokenizer):
+    seen = 0
+    for chunk, batch in batches(0, 0, 2048, tokenizer, lambda e, rng: causal_row(e)):
+        assert batch.ids.numel() <= 2048
+        seen += len(batch.lengths)
+        if chunk == 1:
+            break
+    assert seen == 1024
+
+
+def run_trainer(tmp_path, folder, *options):
+    trainer.main(
+        ["mini-ar", "--runs", str(tmp_path / "runs"), "--out", str(folder.parent)]
+        + ["--batch-tokens", "1024", *options]
+    )
+
+
+def test_training_lowers_the_loss_and_resumes_where_it_stopped(tmp_path, folder, monkeypatch):
+    monkeypatch.setitem(trainer.RECIPES, "mini-ar", replace(RECIPES["mini-ar"], warmup=1000))
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2}
+    small |= {"num_kv_heads": 1, "head_dim": 16}
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", {**trainer_shape(), **small})
+    run_trainer(tmp_path, folder, "--tokens", "20000")
+    run_trainer(tmp_path, folder, "--tokens", "40000")
+    log = [json.loads(x) for x in (tmp_path / "runs/mini-ar/log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"] - 1
+    assert [entry["step"] for entry in log] == sorted({entry["step"] for entry in log})
+    state = torch.load(tmp_path / "runs/mini-ar/checkpoint.pt", weights_only=True)
+    assert state["tokens"] >= 40000
+    model = load_model(folder)
+    assert model.config.causal and model.config.hidden_size == 32
+    with pytest.raises(ValueError, match="made with other settings"):
+        run_trainer(tmp_path, folder, "--tokens", "40000", "--learning-rate", "0.1")
+
+
+def trainer_shape():
+    from d2f.train.recipes import SHAPE
+
+    return SHAPE
+
+
+def test_learning_rate_warms_up_stays_and_falls_to_zero():
+    recipe = replace(RECIPES["mini-ar"], tokens=1000, warmup=100, decay=0.5, learning_rate=1.0)
+    rates = [trainer.schedule(recipe, tokens) for tokens in (0, 49, 99, 500, 750, 1000)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.5, 0.0])
