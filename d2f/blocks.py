@@ -27,7 +27,9 @@ class Block:
 
     @property
     def decoded_ratio(self) -> float:
-        return 1 - len(self.masked) / (self.end - self.start)
+        # One division of integers: 1 - 9 / 10 would fall short of a threshold of 0.1.
+        size = self.end - self.start
+        return (size - len(self.masked)) / size
 
     def view(self) -> BlockView:
         return BlockView(self.index, self.start, self.end, len(self.masked), self.state)

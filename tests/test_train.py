@@ -217,7 +217,7 @@ def test_batches_hold_the_budget_and_every_example_once(tokenizer):
 def run_trainer(tmp_path, folder, *options):
     trainer.main(
         ["mini-ar", "--runs", str(tmp_path / "runs"), "--out", str(folder.parent)]
-        + ["--batch-tokens", "1024", *options]
+        + ["--batch-tokens", "1024", "--evaluate", "1", *options]
     )
 
 

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2f.checkpoint import load_model, save_model
+from d2f.config import VanillaConfig
 from d2f.model import Transformer
-from d2f.registry import EMBEDDED, model_folder
+from d2f.registry import EMBEDDED, default_config, model_folder
 from d2f.tokenizer import Tokenizer
+from d2f.train.card import earlier_stages, evaluate, stage, write_card
 from d2f.train.data import Batch, Example, Row, batches
 from d2f.train.losses import data_loss, distillation_loss
 from d2f.train.muon import Muon
@@ -35,6 +37,7 @@ from d2f.train.vocabulary import TOKENIZER_FILES, train_tokenizer
 
 SAVE_EVERY = 180.0  # seconds
 LOG_EVERY = 10  # steps
+EVALUATION_CANVAS = 192
 
 
 def initialise(net: Transformer) -> None:
@@ -211,6 +214,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", choices=sorted(RECIPES), help="which embedded model to train")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where progress is kept")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="where the model folder goes")
+    parser.add_argument(
+        "--evaluate", type=int, default=200, help="held-out problems a task for the card (0: none)"
+    )
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     for field in fields(Recipe):
         kind = {int: int, float: float}.get(field.type, str)
@@ -234,6 +240,22 @@ def main(argv: list[str] | None = None) -> None:
     run.train()
     save_model(run.net, folder, [tokenizer.end_id, tokenizer.pad_id])
     print(f"wrote {folder}")
+    if args.evaluate:
+        finish_card(run, folder, args.evaluate)
+
+
+def finish_card(run: Run, folder: Path, problems: int) -> None:
+    """Evaluate the saved model and tell its story; a stage that starts from itself is added."""
+    earlier = earlier_stages(folder) if run.recipe.init == run.name else []
+    told = stage(asdict(run.recipe), run.tokens, run.seconds, run.folder / "log.jsonl")
+    config = default_config(run.name)
+    if isinstance(config, VanillaConfig):
+        # A canvas as long as the longest answers: on 512 tokens a problem takes half a minute.
+        config = replace(config, max_new_tokens=EVALUATION_CANVAS)
+    scores = evaluate(load_model(folder), config, problems)
+    write_card(folder, [*earlier, told], config, scores)
+    for score in scores:
+        print(f"{score.task}: {100 * score.accuracy:.1f} % of {score.problems}")
 
 
 if __name__ == "__main__":

@@ -1,37 +1,31 @@
-"""Accuracy of a trained model on held-out problems, and the card that ships in its folder.
+"""What a trained model is worth, and the card that ships in its folder.
 
-The card is a model folder's ``README.md``: what it is, how it was trained (read from the run's own
-checkpoint and log) and what it scores, with the command that repeats it.
+``training.json`` keeps the facts: every stage of training (settings, tokens, wall time, machine,
+loss curve) and the accuracy per held-out task. ``README.md`` is rendered from it.
 """
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-import torch
+from tqdm import tqdm
 
 from d2f.bench.machine import machine, versions
-from d2f.checkpoint import Model, load_model
-from d2f.config import DecodeConfig, VanillaConfig, config_to_dict
+from d2f.checkpoint import Model
+from d2f.config import DecodeConfig, config_to_dict, decoder_name
 from d2f.decode import generate
-from d2f.events import Trace
-from d2f.registry import EMBEDDED, default_config
 from d2f.tasks import TASKS, draw
-from d2f.train.recipes import RECIPES, Recipe
 
 SEED = 7
+CURVE_POINTS = 60
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy over ``problems`` held-out problems of a task, and what decoding them took."""
+    """Accuracy over ``problems`` held-out problems of a task, greedy, and what decoding took."""
 
     task: str
     problems: int
@@ -39,12 +33,99 @@ class Score:
     tokens_per_forward: float
 
 
-def evaluate(model: Model, task: str, config: DecodeConfig, problems: int, seed: int) -> Score:
-    """Greedy accuracy on the first turns of the first ``problems`` of a held-out stream."""
-    correct, traces = 0, list[Trace]()
-    for problem in islice(draw(task, "test", seed), problems):
-        prompt = model.tokenizer.encode_chat([{"role": "user", "content": problem.prompt}])
-        traces.append(generate(model, prompt, config))
-        correct += TASKS[task].score(problem, traces[-1].text)
-    tokens, forwards = sum(t.tokens for t in traces), sum(t.forwards for t in traces)
-    return Score(task, problems, correct / problems, tokens / forwards)
+def evaluate(model: Model, config: DecodeConfig, problems: int, seed: int = SEED) -> list[Score]:
+    """Scores on the first turns of a held-out stream, task by task."""
+    scores = []
+    for task in TASKS:
+        correct = tokens = forwards = 0
+        stream = islice(draw(task, "test", seed), problems)
+        for problem in tqdm(stream, desc=task, total=problems, leave=False):
+            prompt = model.tokenizer.encode_chat([{"role": "user", "content": problem.prompt}])
+            trace = generate(model, prompt, config)
+            correct += TASKS[task].score(problem, trace.text)
+            tokens, forwards = tokens + trace.tokens, forwards + trace.forwards
+        scores.append(Score(task, problems, correct / problems, tokens / forwards))
+    return scores
+
+
+def stage(recipe: dict[str, Any], tokens: int, seconds: float, log: Path) -> dict[str, Any]:
+    """One stage of training as the card tells it; the loss curve thinned to some sixty points."""
+    entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    every = max(1, len(entries) // CURVE_POINTS)
+    return {
+        "recipe": recipe,
+        "tokens": tokens,
+        "hours": round(seconds / 3600, 2),
+        "machine": machine(),
+        "versions": versions(),
+        "curve": [[entry["tokens"], entry["loss"]] for entry in entries[::every]],
+    }
+
+
+def write_card(
+    folder: Path, stages: Sequence[dict[str, Any]], config: DecodeConfig, scores: Sequence[Score]
+) -> None:
+    """Write ``training.json`` and the ``README.md`` rendered from it."""
+    facts = {
+        "model": folder.name,
+        "stages": list(stages),
+        "evaluation": {
+            "decoder": decoder_name(config),
+            "config": config_to_dict(config),
+            "seed": SEED,
+            "scores": [asdict(score) for score in scores],
+        },
+    }
+    (folder / "training.json").write_text(json.dumps(facts) + "\n")
+    (folder / "README.md").write_text(render(facts))
+
+
+def earlier_stages(folder: Path) -> list[dict[str, Any]]:
+    """The stages a model folder already tells of."""
+    path = folder / "training.json"
+    return json.loads(path.read_text())["stages"] if path.is_file() else []
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The card, as Markdown."""
+    evaluation = facts["evaluation"]
+    tokens = sum(stage["tokens"] for stage in facts["stages"])
+    hours = sum(stage["hours"] for stage in facts["stages"])
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "pipeline_tag: text-generation",
+        "---",
+        f"# {facts['model']}",
+        "",
+        f"An embedded model of this repository, trained by `python -m d2f.train {facts['model']}`",
+        f"on {tokens:,} tokens in {hours:.2f} hours of CPU time. It knows the grammars of "
+        "`d2f.tasks` and nothing else.",
+        "",
+        "| held-out task | problems | accuracy | tokens per forward |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {s['task']} | {s['problems']} | {100 * s['accuracy']:.1f} % "
+        f"| {s['tokens_per_forward']:.2f} |"
+        for s in evaluation["scores"]
+    ]
+    settings = ", ".join(f"{k}={v}" for k, v in evaluation["config"].items())
+    lines += [
+        "",
+        f"Decoder `{evaluation['decoder']}`, greedy, problem seed {evaluation['seed']}: "
+        f"{settings}.",
+        "",
+        "## Training",
+        "",
+    ]
+    for number, part in enumerate(facts["stages"], 1):
+        recipe = ", ".join(f"{k}={v}" for k, v in part["recipe"].items())
+        where = part["machine"]
+        lines += [
+            f"{number}. {part['tokens']:,} tokens in {part['hours']} h on {where['cpu']}, "
+            f"{where['threads']} threads, float32, torch {part['versions']['torch']}. "
+            f"Last logged loss {part['curve'][-1][1] if part['curve'] else 'unknown'}. "
+            f"Settings: {recipe}.",
+        ]
+    return "\n".join(lines) + "\n"

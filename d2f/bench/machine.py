@@ -1,0 +1,53 @@
+"""What machine this is: no speed means anything without it. Also which dtype suits it.
+
+Knows no model and no benchmark.
+"""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+CPUINFO = Path("/proc/cpuinfo")
+NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's
+
+
+def cpu_fields() -> dict[str, str]:
+    """The first processor's entry in ``/proc/cpuinfo``; empty where there is none."""
+    if not CPUINFO.is_file():
+        return {}
+    entry = CPUINFO.read_text().split("\n\n", 1)[0]
+    pairs = (line.partition(":") for line in entry.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def native_bf16() -> bool:
+    """Whether this CPU computes bfloat16 itself; elsewhere float32 is faster."""
+    cpu = cpu_fields()
+    flags = cpu.get("flags", "") + " " + cpu.get("Features", "")
+    return not NATIVE_BF16.isdisjoint(flags.split())
+
+
+def default_dtype(device: str) -> str:
+    """bfloat16 on a GPU and where the CPU computes it natively, else float32."""
+    return "bfloat16" if not device.startswith("cpu") or native_bf16() else "float32"
+
+
+def machine(device: str = "cpu") -> dict[str, str | int | bool]:
+    """The machine, in JSON values; ``threads`` are torch's at the time of the call."""
+    return {
+        "cpu": cpu_fields().get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "bf16_native": native_bf16(),
+        "device": device,
+        "platform": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the figures depend on."""
+    installed = {name: version(name) for name in ("torch", "transformers")}
+    return {"python": platform.python_version(), **installed}
