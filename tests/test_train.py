@@ -14,6 +14,7 @@ from d2f.tasks import TASKS, draw, split_of
 from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer
 from d2f.train.data import NO_LOSS, Example, Row, batches, chunk_examples, collate, example
+from d2f.train.drills import drill
 from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
 from d2f.train.muon import orthogonalise
 from d2f.train.noise import Noise, causal_row
@@ -195,6 +196,18 @@ def test_chunks_are_reproducible_and_never_hold_test_problems(tokenizer):
         for p, _ in zip(draw(task, "test", 0), range(300), strict=False)
     }
     assert not held_out & {tuple(e.prompt) for e in chunk_examples(3, 0, tokenizer)}
+
+
+def test_drills_are_correct_and_answer_what_they_ask():
+    rng = random.Random(0)
+    for _ in range(500):
+        prompt, answer = drill(rng)
+        asked = prompt.removeprefix("Calculate ").removesuffix(".").split(", ")
+        assert [line.partition(" = ")[0] for line in answer.split("\n")] == asked
+        for line in answer.split("\n"):
+            a, operator, b, _, result = line.split()
+            by = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}
+            assert int(result) == by.get(operator, int(a) / int(b))
 
 
 def test_a_follow_up_turn_carries_the_conversation(tokenizer):

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from d2f.tasks import TASKS, Problem, draw
-from d2f.tokenizer import Tokenizer
+from d2f.tokenizer import Message, Tokenizer
+from d2f.train.drills import drill
 
 CHUNK = 1024
+DRILLS = "drills"
 # Shares of examples; the families with more to compute get more.
-MIX = {"gsm-mini": 0.34, "math-mini": 0.30, "code-mini": 0.18, "sudoku-mini": 0.18}
+MIX = {"gsm-mini": 0.28, "math-mini": 0.20, "code-mini": 0.12, "sudoku-mini": 0.15, DRILLS: 0.25}
 NO_LOSS = -1
 
 
@@ -55,13 +57,17 @@ class Batch:
 
 def example(problem: Problem, turn: int, tokenizer: Tokenizer) -> Example:
     """The answer of one turn, after the conversation up to it."""
-    messages = []
+    history = []
     for earlier in problem.turns[:turn]:
-        messages.append({"role": "user", "content": earlier.prompt})
-        messages.append({"role": "assistant", "content": earlier.answer})
-    messages.append({"role": "user", "content": problem.turns[turn].prompt})
-    answer = tokenizer.encode(problem.turns[turn].answer)
-    return Example(tokenizer.encode_chat(messages), [*answer, tokenizer.end_id])
+        history.append({"role": "user", "content": earlier.prompt})
+        history.append({"role": "assistant", "content": earlier.answer})
+    return encode(history, problem.turns[turn].prompt, problem.turns[turn].answer, tokenizer)
+
+
+def encode(history: list[Message], prompt: str, answer: str, tokenizer: Tokenizer) -> Example:
+    """An answer after its prompt and what came before."""
+    ids = tokenizer.encode_chat([*history, {"role": "user", "content": prompt}])
+    return Example(ids, [*tokenizer.encode(answer), tokenizer.end_id])
 
 
 def chunk_examples(seed: int, chunk: int, tokenizer: Tokenizer) -> list[Example]:
@@ -69,8 +75,14 @@ def chunk_examples(seed: int, chunk: int, tokenizer: Tokenizer) -> list[Example]
     rng = random.Random(f"{seed}:{chunk}")
     draws = {task: draw(task, "train", rng.getrandbits(48)) for task in TASKS}
     names, shares = list(MIX), list(MIX.values())
-    problems = [next(draws[task]) for task in rng.choices(names, shares, k=CHUNK)]
-    return [example(p, rng.randrange(len(p.turns)), tokenizer) for p in problems]
+    examples = []
+    for name in rng.choices(names, shares, k=CHUNK):
+        if name == DRILLS:
+            examples.append(encode([], *drill(rng), tokenizer))
+        else:
+            problem = next(draws[name])
+            examples.append(example(problem, rng.randrange(len(problem.turns)), tokenizer))
+    return examples
 
 
 def batches(
