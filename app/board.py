@@ -1,0 +1,102 @@
+"""The reducer behind the page: events of a run to small JSON deltas that a board can draw.
+
+Positions in deltas count from the end of the prompt. ``tokens``, ``forwards`` and ``time`` are the
+metrics of :class:`d2f.events.Trace` for the run up to that delta, so a board that shows the latest
+delta shows true figures at any moment. Knows nothing of clocks, threads, gradio or torch.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from d2f.events import StepEvent, Trace, TraceHeader
+
+Delta = dict[str, Any]
+FORCED, STOP = 1, 2
+AR_ROW = 16
+
+
+class LaneBoard:
+    """Reduces one lane's events, in order, to deltas."""
+
+    def __init__(
+        self, index: int, name: str, header: TraceHeader, token_text: Callable[[int], str]
+    ) -> None:
+        self.index = index
+        self.name = name
+        self.header = header
+        self._token_text = token_text
+        self._offset = len(header.prompt_ids)
+        self._canvas: dict[int, int] = {}
+        self._tokens = 0
+        self._stopped = False
+        self._times: list[float] = []
+
+    @property
+    def start(self) -> Delta:
+        """What the board must know before the first event."""
+        config = self.header.config
+        return {
+            "name": self.name,
+            "model": self.header.model,
+            "decoder": self.header.decoder,
+            "capacity": config.max_new_tokens,
+            "block": getattr(config, "block_size", None) or AR_ROW,
+        }
+
+    def step(self, event: StepEvent) -> Delta:
+        """One event as a delta: rows ``[position, text, confidence, flags]`` and block rows."""
+        self._times.append(event.seconds)
+        for commit in event.commits:
+            self._canvas[commit.position - self._offset] = commit.token_id
+        self._count()
+        return {
+            "lane": self.index,
+            "time": math.fsum(self._times),
+            "tokens": self._tokens,
+            "forwards": len(self._times),
+            "commits": [self._commit_row(commit) for commit in event.commits],
+            "blocks": [
+                [b.start - self._offset, b.end - self._offset, b.state] for b in event.blocks
+            ],
+            "finish": event.finish_reason,
+        }
+
+    def _commit_row(self, commit: Any) -> list[Any]:
+        flags = FORCED * commit.forced + STOP * (commit.token_id in self.header.stop_ids)
+        text = self._token_text(commit.token_id)
+        return [commit.position - self._offset, text, round(commit.confidence, 3), flags]
+
+    def _count(self) -> None:
+        """Counts on to the first gap, or up to and including the first stop token."""
+        while not self._stopped and self._tokens in self._canvas:
+            self._stopped = self._canvas[self._tokens] in self.header.stop_ids
+            self._tokens += 1
+
+
+def final(trace: Trace) -> Delta:
+    """A finished lane: the Trace's own metrics and its readable answer."""
+    return {"metrics": trace.metrics, "text": trace.text}
+
+
+def speeds(names: Sequence[str], traces: Sequence[Trace]) -> str:
+    """The speed ratio of two finished lanes in one sentence, with both absolutes."""
+    (fast, fast_tps), (slow, slow_tps) = sorted(
+        zip(names, (trace.tokens_per_second for trace in traces), strict=True),
+        key=lambda pair: -pair[1],
+    )
+    if not slow_tps:
+        return f"{slow} wrote no token."
+    ratio = fast_tps / slow_tps
+    return (
+        f"{fast} was {ratio:.2f} times as fast: "
+        f"{fast_tps:.0f} against {slow_tps:.0f} tokens per second."
+    )
+
+
+def machine(header: TraceHeader) -> str:
+    """What the figures were measured on, and how."""
+    return (
+        f"Measured on this machine ({header.device}, {header.dtype}); "
+        "each lane's clock ran only while it computed."
+    )

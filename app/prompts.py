@@ -1,0 +1,57 @@
+"""Prompts of the page: examples from the held-out split, checks on input, marks for answers.
+
+Knows the task grammars of ``d2f.tasks``; knows nothing of models, lanes or screens.
+"""
+
+import random
+import unicodedata
+from collections.abc import Sequence
+from itertools import islice
+
+from d2f.tasks import TASKS, Problem, draw
+
+MAX_CHARACTERS = 4000
+EXAMPLE_SEED = 7
+EXAMPLES_PER_TASK = 3
+UNCHECKED = "Answers not checked: not a problem the page knows."
+
+
+def examples() -> dict[str, list[Problem]]:
+    """A few held-out problems a task, the same at every start."""
+    return {
+        name: list(islice(draw(name, "test", EXAMPLE_SEED), EXAMPLES_PER_TASK)) for name in TASKS
+    }
+
+
+def random_problem() -> Problem:
+    """A fresh held-out problem of any task."""
+    task = random.choice(sorted(TASKS))
+    return next(draw(task, "test", random.randrange(2**32)))
+
+
+def check_prompt(prompt: str) -> str:
+    """The prompt, stripped; ``ValueError`` for what no model should be asked."""
+    text = prompt.strip()
+    if not text:
+        raise ValueError("The prompt is empty. Type a question or pick an example.")
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(
+            f"The prompt has {len(text):,} characters; at most {MAX_CHARACTERS:,} are accepted."
+        )
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise ValueError(f"The prompt contains the control character U+{ord(character):04X}.")
+    return text
+
+
+def verdict(problem: Problem | None, names: Sequence[str], answers: Sequence[str]) -> str:
+    """Whether each lane solved the problem, in one sentence."""
+    if problem is None:
+        return UNCHECKED
+    marks = [TASKS[problem.task].score(problem, answer) for answer in answers]
+    if all(marks):
+        return "Both answers are correct."
+    if not any(marks):
+        return "Both answers are wrong."
+    words = ("wrong", "correct")
+    return ", ".join(f"{n} is {words[m]}" for n, m in zip(names, marks, strict=True)) + "."

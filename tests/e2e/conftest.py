@@ -1,0 +1,150 @@
+"""One server and one real Chromium for all browser tests; every page is watched.
+
+The models are the smallest real ones, with random weights: the page, the decoders, the tokenizer
+and Gradio are the shipped ones.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Route,
+    sync_playwright,
+)
+from tiny import network
+
+import app.run
+from app.lanes import Lane, pair_lanes
+from app.ui import build, launch_options
+from d2f import D2FConfig
+from d2f.checkpoint import save_model
+from d2f.registry import PAIRS, Pair
+from d2f.tokenizer import Tokenizer
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+GRADIO_ON_PANDAS = ".*(no_silent_downcasting|copy keyword).* is deprecated"
+LOCAL = "http://127.0.0.1:"
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.filterwarnings(f"ignore:{GRADIO_ON_PANDAS}"))
+            if CHROMIUM is None:
+                item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
+
+
+@dataclass
+class Site:
+    """The running page; ``ran`` holds the lanes of every race, ``prepare`` makes the next ones."""
+
+    url: str = ""
+    ran: list[list[Lane]] = field(default_factory=list)
+    prepare: Callable[..., list[Lane]] = pair_lanes
+
+    def pair_lanes(self, *request: object) -> list[Lane]:
+        self.ran.append(self.prepare(*request))
+        return self.ran[-1]
+
+
+def save_tiny_pair(folder: Path, tokenizer_folder: Path) -> Pair:
+    tokenizer = Tokenizer(tokenizer_folder)
+    size, stops = tokenizer.vocab_size, list(tokenizer.stop_ids)
+    for name, changes in {
+        "tiny-d2f": {"mask_id": tokenizer.mask_id},
+        "tiny-ar": {"causal": True, "logit_shift": True},
+    }.items():
+        shutil.copytree(tokenizer_folder, folder / name)
+        save_model(network(size, max_length=512, **changes), folder / name, stops)
+    config = D2FConfig(max_new_tokens=96, block_size=16, max_active_blocks=3)
+    return Pair("tiny", "tiny", str(folder / "tiny-d2f"), str(folder / "tiny-ar"), config)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Iterator[Site]:
+    site = Site()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        pair = save_tiny_pair(tmp_path_factory.mktemp("models"), tokenizer_folder)
+        patch.setitem(PAIRS, "tiny", pair)
+        patch.setattr(app.run, "pair_lanes", site.pair_lanes)
+        demo = build("tiny", "cpu", "float32")
+        _, site.url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+        yield site
+        demo.close(verbose=False)
+
+
+@pytest.fixture
+def site(server: Site) -> Iterator[Site]:
+    yield server
+    server.prepare = pair_lanes
+    server.ran.clear()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A visitor's browser that may reach this machine only; complaints fail the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(15_000)
+    left, complaints = [], []
+
+    def guard(route: Route) -> None:
+        if route.request.url.startswith((LOCAL, "data:", "blob:")):
+            route.continue_()
+        else:
+            left.append(route.request.url)
+            route.abort()
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    context.route("**/*", guard)
+    context.on("console", listen)
+    context.on("weberror", lambda error: complaints.append(str(error.error)))
+    context.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+    yield context
+    context.close()
+    assert left == [], "requests left this machine"
+    assert complaints == [], "the console is not clean"
+
+
+@pytest.fixture
+def visit(context: BrowserContext, site: Site) -> Callable[[], Page]:
+    """Opens the page as it is when it is ready for its visitor, playing in real time."""
+
+    def visit() -> Page:
+        page = context.new_page()
+        page.goto(site.url)
+        page.locator(".board .block-row").first.wait_for()
+        page.locator("[name=speed][value='1']").check()
+        return page
+
+    return visit
+
+
+@pytest.fixture
+def page(visit: Callable[[], Page]) -> Page:
+    return visit()

@@ -1,0 +1,313 @@
+"""The page in a real Chromium, from prompt to finish, and everything that can go wrong."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from conftest import Site
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+from races import STOP, WORDS, ar_trace, d2f_trace
+
+from app.lanes import Lane, pair_lanes, recorded_lane
+from app.prompts import UNCHECKED
+from d2f import StepEvent, Trace
+from d2f.registry import PAIRS
+
+FIGURES = {
+    "tps": "tokens_per_second",
+    "tokens": "tokens",
+    "forwards": "forwards",
+    "tpf": "tokens_per_forward",
+    "seconds": "seconds",
+}
+HOSTILE = (
+    "<img src=x onerror=\"alert('img')\">",
+    "${alert('dollar')}",
+    "{{x}}{{#each value}}",
+    "<script>alert('script')</script>",
+    "`${'tick'}` </div></template>",
+)
+
+
+def board(page: Page) -> Locator:
+    return page.locator(".board")
+
+
+def status(page: Page) -> Locator:
+    return board(page).get_by_role("status")
+
+
+def lane(page: Page, index: int) -> Locator:
+    return page.locator(f".lane[data-lane='{index}']")
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_role("button", name="Run the race").click()
+
+
+def expect_state(page: Page, state: str) -> None:
+    expect(board(page)).to_have_attribute("data-state", state, timeout=15_000)
+
+
+def figures(page: Page, index: int) -> dict[str, float]:
+    return {
+        metric: float(
+            lane(page, index).locator(f"[data-figure={name}]").get_attribute("data-value")
+        )
+        for name, metric in FIGURES.items()
+    }
+
+
+def expect_figures(page: Page, index: int, trace: Trace) -> None:
+    shown = figures(page, index)
+    assert shown == {metric: trace.metrics[metric] for metric in FIGURES.values()}
+
+
+class Slow:
+    """Real lanes at a walking pace; tells how far they came and when they were closed."""
+
+    def __init__(self) -> None:
+        self.steps, self.closed = 0, [threading.Event(), threading.Event()]
+
+    def __call__(self, *request: object) -> list[Lane]:
+        lanes = pair_lanes(*request)
+        for each, closed in zip(lanes, self.closed, strict=True):
+            each.source = self._walk(each.source, closed)
+        return lanes
+
+    def _walk(self, source: Iterator[StepEvent], closed: threading.Event) -> Iterator[StepEvent]:
+        try:
+            for event in source:
+                time.sleep(0.05)
+                self.steps += 1
+                yield replace(event, seconds=0.05)
+        finally:
+            closed.set()
+
+    def wait_closed(self) -> bool:
+        return all(closed.wait(3) for closed in self.closed)
+
+
+def test_a_race_from_prompt_to_finish(page: Page, site: Site):
+    ask(page, "Solve for x: x / 3 + 15 = 33 please")
+    expect_state(page, "finished")
+    traces = [each.trace for each in site.ran[0]]
+    for index, trace in enumerate(traces):
+        expect_figures(page, index, trace)
+        assert lane(page, index).locator(".answer").text_content() == trace.text
+        assert lane(page, index).locator(".cell.known").count() == len(trace.canvas)
+    first, second = (trace.tokens_per_second for trace in traces)
+    assert float(page.locator(".ratio").get_attribute("data-value")) == first / second
+    expect(page.locator(".ratio")).to_have_text(f"{first / second:.2f}×")
+    expect(status(page)).to_contain_text(f"{first:.0f}")
+    expect(status(page)).to_contain_text(f"{second:.0f}")
+    expect(status(page)).to_contain_text(UNCHECKED)
+    expect(status(page)).to_contain_text("float32")
+    expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+
+
+def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, site: Site):
+    site.prepare = lambda *_: [
+        recorded_lane("D2F", d2f_trace(), WORDS.__getitem__),
+        recorded_lane("AR", ar_trace(), WORDS.__getitem__),
+    ]
+    ask(page, "Count to four.")
+    expect_state(page, "finished")
+    expect(page.locator(".ratio")).to_have_text("2.00×")
+    expect(page.locator(".absolutes")).to_have_text("8.0 against 4.0 tokens/s")
+    frames = lane(page, 0).locator(".frame")
+    assert [frame.get_attribute("data-state") for frame in frames.all()] == [
+        "completed",
+        "semi_activated",
+    ]
+    expect(lane(page, 0).locator(".cell.forced")).to_have_text("four")
+    expect(lane(page, 0).locator(".cell.stop")).to_have_count(1)
+    for index in (0, 1):
+        expect(lane(page, index).locator(".answer")).to_have_text("one two three four!")
+
+
+def test_out_of_order_tokens_stand_in_their_places(page: Page, site: Site):
+    page.locator("[name=speed][value='0.0625']").check()
+    site.prepare = lambda *_: [
+        recorded_lane("D2F", d2f_trace(), WORDS.__getitem__),
+        recorded_lane("AR", ar_trace(), WORDS.__getitem__),
+    ]
+    ask(page, "Count to four.")
+    answer = lane(page, 0).locator(".answer")
+    expect(answer).to_have_text("one three")
+    classes = [span.get_attribute("class") for span in answer.locator("span").all()]
+    assert classes == ["word", "hole", "word", "hole"]
+    page.get_by_role("button", name="Stop").click()
+    expect_state(page, "stopped")
+    expect_figures(page, 0, Trace(d2f_trace().header, d2f_trace().events[:1]))
+
+
+def test_stop_in_mid_run_keeps_the_partial_answer_and_frees_the_device(page: Page, site: Site):
+    site.prepare = slow = Slow()
+    ask(page, "Tell me more.")
+    expect(lane(page, 0).locator(".cell.known").nth(3)).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(status(page)).to_contain_text("Stopped")
+    assert slow.wait_closed()
+    steps, known = slow.steps, board(page).locator(".cell.known").count()
+    assert known >= 4
+    time.sleep(0.3)
+    assert (slow.steps, board(page).locator(".cell.known").count()) == (steps, known)
+    for index, each in enumerate(site.ran[0]):
+        shown = figures(page, index)
+        forwards = int(shown["forwards"])
+        expect_figures(page, index, Trace(each.header, tuple(each.events[:forwards])))
+    site.prepare = pair_lanes
+    ask(page, "Again, please.")
+    expect_state(page, "finished")
+
+
+def test_a_closed_tab_ends_the_work(context: BrowserContext, visit: Callable, site: Site):
+    site.prepare = slow = Slow()
+    page = visit()
+    ask(page, "I will leave soon.")
+    expect(lane(page, 0).locator(".cell.known").first).to_be_visible()
+    page.close()
+    assert slow.wait_closed()
+    site.prepare = pair_lanes
+    other = visit()
+    ask(other, "Is it free again?")
+    expect_state(other, "finished")
+
+
+def test_a_second_visitor_waits_may_leave_and_gets_a_turn(visit: Callable, site: Site):
+    site.prepare = Slow()
+    first, second = visit(), visit()
+    ask(first, "I was here first.")
+    expect(lane(first, 0).locator(".cell.known").first).to_be_visible()
+    ask(second, "And I come second.")
+    expect(status(second)).to_contain_text("Waiting for another visitor")
+    second.get_by_role("button", name="Stop").click()
+    expect(status(second)).to_contain_text("Stopped")
+    ask(second, "I have thought it over.")
+    expect(status(second)).to_contain_text("Waiting for another visitor")
+    assert len(site.ran) == 1
+    site.prepare = pair_lanes
+    first.get_by_role("button", name="Stop").click()
+    expect_state(second, "finished")
+
+
+def test_hostile_text_is_shown_as_text(page: Page, site: Site):
+    words = dict(enumerate(HOSTILE, start=1)) | {STOP: "<end>"}
+
+    def hostile(name: str, trace: Trace) -> Lane:
+        return recorded_lane(name, trace.with_text("".join(HOSTILE)), words.__getitem__)
+
+    site.prepare = lambda *_: [hostile("D2F", d2f_trace()), hostile("AR", ar_trace())]
+    ask(page, " ".join(HOSTILE))
+    expect_state(page, "finished")
+    for index in (0, 1):
+        assert lane(page, index).locator(".answer").text_content() == "".join(HOSTILE)
+        cell = lane(page, index).locator(".cell").first
+        assert cell.text_content() == HOSTILE[0]
+    assert page.locator(".arena img, .arena script").count() == 0
+
+
+BAD_PROMPTS = {
+    "  \n ": "The prompt is empty",
+    "a" * 4001: "4,001 characters; at most 4,000",
+    "bell \x07": "control character U+0007",
+    "what is <|mask|>?": "must not contain the special token '<|mask|>'",
+    "what is 5 + 5? " * 260: "exceed the model's context of 512 tokens",
+}
+
+
+def test_a_bad_prompt_gets_a_message_and_changes_nothing_else(page: Page):
+    before = page.locator(".arena").inner_text()
+    for prompt, message in BAD_PROMPTS.items():
+        ask(page, prompt)
+        expect(status(page)).to_contain_text(message)
+        assert page.locator(".arena").inner_text() == before
+        expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
+
+
+def test_a_bad_setting_gets_a_message_in_the_one_place(page: Page, site: Site):
+    ask(page, "First a good run.")
+    expect_state(page, "finished")
+    before = page.locator(".arena").inner_text()
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("tau_conf").fill("2")
+    ask(page, "Then a bad setting.")
+    expect(status(page)).to_have_text(re.compile(r"tau_conf must be in \[0, 1\], got 2"))
+    assert page.locator(".arena").inner_text() == before
+    assert len(site.ran) == 1
+    page.get_by_label("tau_conf").fill("0.5")
+    ask(page, "And a good one again.")
+    expect(status(page)).to_contain_text("times as fast")
+    assert site.ran[1][0].header.config.tau_conf == 0.5
+
+
+def test_a_checkpoint_that_does_not_load_gets_a_message(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(PAIRS, "tiny", replace(PAIRS["tiny"], d2f="nowhere"))
+    ask(page, "Anyone there?")
+    expect(status(page)).to_contain_text("The model 'nowhere' does not load")
+
+
+def test_a_failure_in_a_decoder_is_told_without_a_trace(page: Page, site: Site):
+    def failing(*request: object) -> list[Lane]:
+        lanes = pair_lanes(*request)
+        lanes[0].source = (1 / 0 for _ in "x")
+        return lanes
+
+    site.prepare = failing
+    ask(page, "Please fail.")
+    expect(status(page)).to_contain_text("The run failed on the server (ZeroDivisionError)")
+    site.prepare = pair_lanes
+    ask(page, "And now do not.")
+    expect_state(page, "finished")
+
+
+def test_examples_fill_the_prompt_and_answers_are_judged(page: Page):
+    page.locator("#examples button").nth(4).click()
+    expect(page.get_by_label("Prompt")).not_to_have_value("")
+    page.get_by_role("button", name="Run the race").click()
+    expect_state(page, "finished")
+    expect(status(page)).to_contain_text("Both answers are wrong.")
+    before = page.get_by_label("Prompt").input_value()
+    page.get_by_role("button", name="New random problem").click()
+    expect(page.get_by_label("Prompt")).not_to_have_value(before)
+    page.get_by_role("button", name="Run the race").click()
+    expect(status(page)).not_to_contain_text(UNCHECKED)
+
+
+def test_the_keyboard_runs_and_stops(page: Page, site: Site):
+    site.prepare = Slow()
+    page.get_by_label("Prompt").fill("By keyboard.")
+    page.keyboard.press("Shift+Enter")
+    expect(lane(page, 0).locator(".cell.known").first).to_be_visible()
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect_state(page, "stopped")
+
+
+def test_nothing_is_wider_than_the_page_and_nothing_jumps(page: Page):
+    for width in (320, 390, 768, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 800})
+        before = page.locator(".legend").bounding_box()
+        ask(page, f"Mind a width of {width} pixels.")
+        expect_state(page, "racing")
+        expect_state(page, "finished")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if width >= 390:
+            assert page.locator(".legend").bounding_box() == before
+
+
+def test_reduced_motion_shows_the_result_without_playing(page: Page):
+    page.emulate_media(reduced_motion="reduce")
+    page.locator("[name=speed][value='0.0625']").check()
+    began = time.monotonic()
+    ask(page, "No motion, please.")
+    expect_state(page, "finished")
+    assert time.monotonic() - began < 5

@@ -1,0 +1,68 @@
+"""Examples, checks on what a visitor types, and marks for answers."""
+
+from itertools import islice
+
+import pytest
+
+from app.prompts import (
+    EXAMPLES_PER_TASK,
+    UNCHECKED,
+    check_prompt,
+    examples,
+    random_problem,
+    verdict,
+)
+from d2f.tasks import TASKS, draw, split_of
+
+
+def test_examples_are_held_out_a_few_a_task_and_always_the_same():
+    known = examples()
+    assert list(known) == list(TASKS)
+    assert {len(problems) for problems in known.values()} == {EXAMPLES_PER_TASK}
+    assert all(split_of(problem) == "test" for group in known.values() for problem in group)
+    assert known == examples()
+
+
+def test_a_random_problem_is_held_out():
+    assert split_of(random_problem()) == "test"
+
+
+def test_a_good_prompt_is_stripped_and_keeps_lines_tabs_and_scripts():
+    assert check_prompt("  one\n\ttwo «ünï» 數獨 ${x} <b> \n") == "one\n\ttwo «ünï» 數獨 ${x} <b>"
+    assert check_prompt("a" * 4000) == "a" * 4000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("", "empty"),
+        (" \n\t", "empty"),
+        ("a" * 4001, "4,001 characters; at most 4,000"),
+        ("a\x00b", r"U\+0000"),
+        ("a\x1b[31m", r"U\+001B"),
+        ("a\x85b", r"U\+0085"),
+        ("a\ud800b", r"U\+D800"),
+    ],
+)
+def test_a_bad_prompt_is_refused(prompt: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        check_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    ("right", "sentence"),
+    [
+        ((True, True), "Both answers are correct."),
+        ((False, False), "Both answers are wrong."),
+        ((True, False), "D2F is correct, AR is wrong."),
+        ((False, True), "D2F is wrong, AR is correct."),
+    ],
+)
+def test_known_problems_are_judged(right: tuple[bool, bool], sentence: str):
+    (problem,) = islice(draw("math-mini", "test", 1), 1)
+    answers = [problem.answer if good else "no idea" for good in right]
+    assert verdict(problem, ("D2F", "AR"), answers) == sentence
+
+
+def test_other_prompts_are_not_judged():
+    assert verdict(None, ("D2F", "AR"), ("", "")) == UNCHECKED

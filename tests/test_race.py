@@ -1,0 +1,154 @@
+"""Fair merging by virtual clock, and a worker that stops within a step and frees everything."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from races import ar_trace, d2f_trace, decode, header, token_text
+
+from app.lanes import Lane, recorded_lane
+from app.race import DONE, STOPPED, WAITING, Race, merge
+from d2f import ARConfig, StepEvent
+
+FAST = {"interval": 0.0, "heartbeat": 0.01}
+
+
+@pytest.fixture
+def device() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        yield executor
+
+
+def lanes() -> list[Lane]:
+    return [
+        recorded_lane("D2F", d2f_trace(), token_text),
+        recorded_lane("AR", ar_trace(), token_text),
+    ]
+
+
+class Endless:
+    """A decoder that goes on for seconds; tells when it was closed and how many steps it made."""
+
+    def __init__(self, seconds: float = 0.001) -> None:
+        self.seconds, self.steps, self.closed = seconds, 0, threading.Event()
+        self.lane = Lane("AR", header(ARConfig(), "endless"), self._run(), token_text, decode)
+
+    def _run(self) -> Iterator[StepEvent]:
+        give_up = time.monotonic() + 10
+        try:
+            while time.monotonic() < give_up:
+                time.sleep(self.seconds)
+                self.steps += 1
+                yield StepEvent(self.steps - 1, self.seconds, (0, 1), ())
+        finally:
+            self.closed.set()
+
+
+def with_times(*times: float) -> Lane:
+    events = (StepEvent(step, seconds, (0, 1), ()) for step, seconds in enumerate(times))
+    return Lane("lane", header(ARConfig(), "timed"), events, token_text, decode)
+
+
+def test_the_lane_with_the_least_time_moves_next():
+    order = [index for index, _ in merge([with_times(3, 3, 3), with_times(2, 2, 2, 2)])]
+    # Clocks after each move: 3|0, 3|2, 3|4, 6|4, 6|6, 9|6, 9|8.
+    assert order == [0, 1, 1, 0, 1, 0, 1]
+
+
+def test_a_finished_lane_lets_the_other_run_on():
+    assert [index for index, _ in merge([with_times(1), with_times(1, 1, 1)])] == [0, 1, 1, 1]
+
+
+def test_a_run_hands_out_every_event_in_order_and_ends(device):
+    race = Race(lanes, device)
+    moved = [item for batch in race.batches(**FAST) for item in batch]
+    for index, trace in enumerate((d2f_trace(), ar_trace())):
+        assert tuple(event for lane, event in moved if lane == index) == trace.events
+        assert race.lanes[index].trace == trace
+    assert race.phase == DONE
+
+
+def test_batches_come_no_faster_than_the_interval(device):
+    began = time.monotonic()
+    endless = Endless(0.001)
+    race = Race(lambda: [endless.lane], device)
+    batches = race.batches(interval=0.05)
+    sizes = [len(next(batches)) for _ in range(4)]
+    assert time.monotonic() - began >= 0.15
+    assert max(sizes) > 1, "events of one interval travel together"
+    batches.close()
+
+
+def test_stop_ends_both_lanes_within_one_step(device):
+    one, two = Endless(0.02), Endless(0.02)
+    race = Race(lambda: [one.lane, two.lane], device)
+    batches = race.batches(**FAST)
+    while not (one.steps and two.steps):
+        next(batches)
+    steps = one.steps + two.steps
+    race.stop()
+    assert one.closed.wait(1) and two.closed.wait(1)
+    assert one.steps + two.steps <= steps + 2, "the step under way and at most one batched"
+    for _ in batches:
+        pass
+    assert race.phase == STOPPED
+    assert device.submit(lambda: "free").result(1) == "free"
+
+
+def test_a_closed_page_ends_the_work(device):
+    endless = Endless()
+    batches = Race(lambda: [endless.lane], device).batches(**FAST)
+    next(batches)
+    batches.close()
+    assert endless.closed.wait(1)
+
+
+def test_a_second_visitor_waits_and_then_runs(device):
+    first, second = Endless(), Race(lanes, device)
+    running = Race(lambda: [first.lane], device)
+    batches = running.batches(**FAST)
+    next(batches)
+    waiting = second.batches(**FAST)
+    assert next(waiting) == [] and second.phase == WAITING
+    running.stop()
+    assert sum(len(batch) for batch in waiting) == 9
+    assert second.phase == DONE
+
+
+def test_a_waiting_visitor_can_stop(device):
+    first = Endless()
+    batches = Race(lambda: [first.lane], device).batches(**FAST)
+    next(batches)
+    prepared = []
+    second = Race(lambda: prepared.append(1) or lanes(), device)
+    waiting = second.batches(**FAST)
+    next(waiting)
+    second.stop()
+    assert list(waiting) in ([], [[]])
+    assert second.phase == STOPPED
+    batches.close()
+    device.submit(int).result(1)
+    assert not prepared, "nothing is loaded for a visitor who left"
+
+
+def test_a_failing_decoder_is_reported_and_frees_the_device(device):
+    def failing() -> Iterator[StepEvent]:
+        yield StepEvent(0, 0.1, (0, 1), ())
+        raise RuntimeError("out of luck")
+
+    endless = Endless()
+    bad = Lane("D2F", header(ARConfig(), "bad"), failing(), token_text, decode)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        list(Race(lambda: [bad, endless.lane], device).batches(**FAST))
+    assert endless.closed.wait(1)
+    assert sum(len(batch) for batch in Race(lanes, device).batches(**FAST)) == 9
+
+
+def test_a_failing_preparation_is_reported(device):
+    def prepare() -> list[Lane]:
+        raise ValueError("no such model")
+
+    with pytest.raises(ValueError, match="no such model"):
+        list(Race(prepare, device).batches(**FAST))

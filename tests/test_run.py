@@ -1,0 +1,112 @@
+"""What a visitor asked, as messages of the board; failures become words in one place."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from races import ar_trace, d2f_trace, token_text
+
+import app.run
+from app.components import STATIC, RaceBoard
+from app.lanes import Lane, recorded_lane
+from app.prompts import UNCHECKED
+from app.run import SETTINGS, pack_messages, read_settings, tell
+from d2f.config import config_to_dict
+from d2f.registry import PAIRS
+
+DEFAULTS = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
+
+
+def recorded(*request: object) -> list[Lane]:
+    return [
+        recorded_lane("D2F", d2f_trace(), token_text),
+        recorded_lane("AR", ar_trace(), token_text),
+    ]
+
+
+def told(prompt: str = "Count.", pair: str = "mini", settings: Any = DEFAULTS) -> list[dict]:
+    packed = [text for text, _ in tell(prompt, pair, settings, None, "cpu", "float32")]
+    values = [json.loads(text) for text in packed]
+    assert [value["seq"] for value in values] == list(range(len(values)))
+    assert len({value["run"] for value in values}) == 1
+    return [message for value in values for message in value["messages"]]
+
+
+def test_a_run_starts_steps_and_ends(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(app.run, "pair_lanes", recorded)
+    messages = [message for message in told() if message["kind"] != "status"]
+    assert [message["kind"] for message in messages] == ["start", *["step"] * 9, "end"]
+    # Each step of the AR lane takes as long as one of the D2F lane: they alternate to the end.
+    assert [message["lane"] for message in messages[1:-1]] == [0, 1, 0, 1, 0, 1, 1, 1, 1]
+    assert messages[0]["speed"] == 0.125
+    assert [lane["name"] for lane in messages[0]["lanes"]] == ["D2F", "AR"]
+    assert messages[-1]["lanes"][1] == {
+        "metrics": ar_trace().metrics,
+        "text": "one two three four!",
+    }
+    assert messages[-1]["summary"] == (
+        f"D2F was 2.00 times as fast: 8 against 4 tokens per second. {UNCHECKED}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"prompt": " "}, "The prompt is empty"),
+        ({"pair": "none"}, "model pair must be one of"),
+        ({"settings": [0, *DEFAULTS[1:]]}, "max_new_tokens must be an integer >= 1, got 0"),
+        ({"settings": [*DEFAULTS[:1], 1.5, *DEFAULTS[2:]]}, "block_size must be an integer"),
+        ({"settings": [*DEFAULTS[:7], None]}, "seed must be an integer >= 0, got None"),
+    ],
+)
+def test_bad_input_is_one_message(request_: dict[str, Any], message: str):
+    (error,) = told(**request_)
+    assert error["kind"] == "error" and error["text"].startswith(message)
+
+
+def test_a_failure_shows_its_kind_and_logs_the_rest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def failing(*request: object) -> list[Lane]:
+        raise RuntimeError("secret path")
+
+    monkeypatch.setattr(app.run, "pair_lanes", failing)
+    (error,) = [message for message in told() if message["kind"] != "status"]
+    assert error["text"] == "The run failed on the server (RuntimeError). Its log says more."
+    assert "secret path" in caplog.text
+
+
+def test_settings_of_a_form_become_a_config():
+    values = [128.0, 8.0, 0.2, 1.0, 0.0, None, 0.7, 3.0]
+    config = read_settings(PAIRS["mini"], values)
+    assert config == replace(
+        PAIRS["mini"].config,
+        max_new_tokens=128,
+        block_size=8,
+        tau_add=0.2,
+        tau_act=1,
+        tau_conf=0,
+        max_active_blocks=None,
+        temperature=0.7,
+        seed=3,
+    )
+    assert set(SETTINGS) < set(config_to_dict(config))
+
+
+def test_packed_messages_hold_no_tag_whatever_a_model_wrote():
+    text = "<script>alert(1)</script>"
+    packed = pack_messages("run", 3, [{"kind": "step", "text": text}])
+    assert "<" not in packed
+    assert json.loads(packed)["messages"][0]["text"] == text
+
+
+def test_no_model_text_can_reach_a_template():
+    board = RaceBoard()
+    assert board.css_template == ""
+    for syntax in ("${", "{{", "`", "@children"):
+        assert syntax not in board.html_template
+    for script in STATIC.glob("*.js"):
+        code = script.read_text(encoding="utf-8")
+        for danger in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert danger not in code, f"{script.name} uses {danger}"
