@@ -8,6 +8,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from app.ui import build, launch_options  # noqa: E402
+from d2f.bench.machine import default_dtype  # noqa: E402
+from d2f.checkpoint import DTYPES  # noqa: E402
 from d2f.registry import PAIRS  # noqa: E402
 
 
@@ -18,12 +20,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", help="open a public Gradio link")
     parser.add_argument("--pair", default="mini", choices=sorted(PAIRS), help="models to race")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16 (default: float32)")
+    parser.add_argument(
+        "--dtype", choices=sorted(DTYPES), help="default: bfloat16 where native, else float32"
+    )
     return parser.parse_args(argv)
 
 
 args = parse_args(None if __name__ == "__main__" else [])
-demo = build(args.pair, args.device, args.dtype)
+demo = build(args.pair, args.device, args.dtype or default_dtype(args.device))
 
 if __name__ == "__main__":
     demo.launch(server_name=args.host, server_port=args.port, share=args.share, **launch_options())

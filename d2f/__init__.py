@@ -1,9 +1,17 @@
-"""D2F: pipelined parallel decoding of diffusion language models, beside its baselines."""
+"""D2F: pipelined parallel decoding of diffusion language models, beside its baselines.
 
-from d2f.checkpoint import Model, load_model
-from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
-from d2f.decode import DECODERS, generate, stream
-from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+Names load at first use, so that ``python -m d2f.x`` can set OpenMP's policy before torch loads (it
+is read only then), and so that value modules stay free of torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d2f.checkpoint import Model, load_model
+    from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
+    from d2f.decode import DECODERS, generate, stream
+    from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
 
 __all__ = [
     "DECODERS",
@@ -21,3 +29,19 @@ __all__ = [
     "load_model",
     "stream",
 ]
+
+_HOMES = {
+    "checkpoint": ("Model", "load_model"),
+    "config": ("ARConfig", "D2FConfig", "DecodeConfig", "VanillaConfig"),
+    "decode": ("DECODERS", "generate", "stream"),
+    "events": ("BlockView", "Commit", "StepEvent", "Trace", "TraceHeader"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"d2f.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'd2f' has no attribute {name!r}")

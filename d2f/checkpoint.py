@@ -21,6 +21,16 @@ from d2f.registry import model_folder
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What no architecture goes without.
+REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+)
 # Parts of one fused product, in row order.
 FUSED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -78,7 +88,8 @@ def load_model(
         net = Transformer(config)
     state = {key: value.to(device, DTYPES[dtype]) for key, value in fuse(weights, config).items()}
     _load_strictly(net, state, folder)
-    stops = raw.get("eos_token_id", [])
+    stops = raw.get("eos_token_id")
+    stops = [] if stops is None else stops
     tokenizer = Tokenizer(folder, stops if isinstance(stops, list) else [stops])
     return Model(Path(name_or_folder).name, net.eval().requires_grad_(False), tokenizer)
 
@@ -109,6 +120,9 @@ def model_config(raw: dict[str, Any]) -> ModelConfig:
     theta = rope.get("rope_theta", raw.get("rope_theta"))
     if theta is None:
         raise ValueError("config.json names no rope_theta")
+    absent = [name for name in REQUIRED if name not in raw]
+    if absent:
+        raise ValueError(f"config.json names no {absent[0]}")
     ours = raw.get("d2f", {})
     heads = raw["num_attention_heads"]
     return ModelConfig(
@@ -123,6 +137,7 @@ def model_config(raw: dict[str, Any]) -> ModelConfig:
         rope_theta=theta,
         norm_eps=raw["rms_norm_eps"],
         qkv_bias=kind == "qwen2",
+        rope_in_float32=ours.get("rope_in_float32", False),
         tied_head=bool(raw.get("tie_word_embeddings", False)),
         logit_shift=ours.get("logit_shift", True),
         causal=ours.get("causal", True),
@@ -154,6 +169,7 @@ def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:
             "mask_token_id": config.mask_id,
             "logit_shift": config.logit_shift,
             "causal": config.causal,
+            "rope_in_float32": config.rope_in_float32,
         },
     }
 
@@ -256,6 +272,12 @@ def _load_strictly(net: Transformer, state: dict[str, Tensor], folder: Path) -> 
             f"weights of {folder} do not fit its config.json: "
             f"missing {missing[:4]}, left over {unused[:4]}"
         )
+    for key, parameter in net.state_dict().items():
+        if state[key].shape != parameter.shape:
+            raise ValueError(
+                f"weights of {folder} do not fit its config.json: "
+                f"{key} is {tuple(state[key].shape)}, not {tuple(parameter.shape)}"
+            )
     net.load_state_dict(state, assign=True)
     if net.config.tied_head:
         net.lm_head.weight = net.embed_tokens.weight

@@ -26,6 +26,8 @@ SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
 )
 BLOCK_STATES = (SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED)
 FINISH_REASONS = ("stop", "length")
+# What reading JSON of the wrong shape, far too large a number or far too deep a list may raise.
+_MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ class Trace:
                 events=tuple(event_from_dict(event) for event in data["events"]),
                 text=str(data["text"]),
             )
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except _MALFORMED as error:
             raise ValueError(f"not a trace: {type(error).__name__}: {error}") from error
 
 
@@ -240,6 +242,7 @@ def event_to_dict(event: StepEvent) -> dict[str, Any]:
 
 
 def event_from_dict(data: dict[str, Any]) -> StepEvent:
+    """Inverse of :func:`event_to_dict`; wrong values raise ``ValueError``."""
     start, end = _ints(data["window"])
     reason = data["finish_reason"]
     if reason is not None and reason not in FINISH_REASONS:

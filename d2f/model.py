@@ -67,7 +67,8 @@ def rotary_tables(config: ModelConfig, device: torch.device | str = "cpu") -> tu
     """cos and sin, each (max_length, head_dim) in float32; halves repeated (GPT-NeoX order)."""
     exponent = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     positions = torch.arange(config.max_length, device=device).float()
-    angles = torch.outer(positions, config.rope_theta**-exponent)
+    # Not theta ** -exponent: the reference models divide, and far positions show the difference.
+    angles = torch.outer(positions, 1.0 / config.rope_theta**exponent)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
@@ -122,6 +123,8 @@ class FeedForward(nn.Module):
 
 
 class DecoderLayer(nn.Module):
+    """Attention, then feed-forward, each normed before and added to what came in."""
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)

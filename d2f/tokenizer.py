@@ -26,7 +26,9 @@ class Tokenizer:
         if self._hf.eos_token_id is not None:
             stops.add(self._hf.eos_token_id)
         self.stop_ids: tuple[int, ...] = tuple(sorted(stops))
-        self._special = [token for token in self._hf.all_special_tokens if token]
+        # Also those without a role, such as Llama 3's header tokens.
+        added = self._hf.added_tokens_decoder.values()
+        self._special = [token.content for token in added if token.special]
 
     @property
     def vocab_size(self) -> int:

@@ -39,6 +39,7 @@ def now(device: torch.device) -> float:
 
 
 def new_generator(model: Model, seed: int) -> torch.Generator:
+    """The run's only source of randomness, on the model's device."""
     return torch.Generator(model.device).manual_seed(seed)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from d2f.attention import block_causal_ends
 from d2f.blocks import BlockPipeline
+from d2f.cache import KVCache
 from d2f.checkpoint import Model
 from d2f.config import D2FConfig
 from d2f.decode.common import Predictor, check_prompt, new_generator, now
@@ -62,7 +63,7 @@ def _steps(model: Model, prompt_ids: list[int], config: D2FConfig) -> Iterator[S
         step += 1
 
 
-def _forward(model: Model, canvas: list[int], pipeline: BlockPipeline, cache) -> Tensor:
+def _forward(model: Model, canvas: list[int], pipeline: BlockPipeline, cache: KVCache) -> Tensor:
     """(1, T, hidden_size) states of the window; its K/V rows are written, none is final yet."""
     start, end = pipeline.window
     device = model.device

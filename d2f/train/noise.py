@@ -6,7 +6,8 @@ section 4.2, Algorithm 1): a mask ratio a block, growing from block to block, bl
 
 Where this differs from the paper: its ratios stop at 0.7, while decoding starts every block at
 1.0 behind finished blocks. Here the blocks before a window are clean, as decoding caches them, the
-window's ratios grow up to 1.0, and its length is bounded as the decoder's is.
+window's ratios grow up to 1.0, its length is bounded as the decoder's is, and half of the time its
+first block is decided from the left, as blocks mostly are, rather than at random.
 """
 
 import random
@@ -68,6 +69,10 @@ class Noise:
         canvas = canvas[: (first + window) * size]
         ratio = 1.0 if rng.random() < 0.25 else 1 - rng.random()
         masked = [False] * (first * size)
+        if rng.random() < 0.5:
+            decided = rng.randrange(size)
+            masked += [False] * decided + [True] * (size - decided)
+            ratio, window = 1 - rng.random(), window - 1
         for _ in range(window):
             masked += self._bernoulli(size, ratio, rng)
             ratio = 1.0 if rng.random() < 0.5 else ratio + (1 - ratio) * rng.random()

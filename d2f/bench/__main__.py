@@ -1,0 +1,196 @@
+"""Command line of the benchmark: ``python -m d2f.bench --help``."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tqdm import tqdm
+
+from d2f.bench.machine import default_dtype, machine, versions
+from d2f.bench.report import text_report
+from d2f.bench.suite import (
+    Lane,
+    Outcome,
+    check_configs,
+    held_out,
+    ratios,
+    rows,
+    schedule,
+    solve,
+    warm_up,
+)
+from d2f.checkpoint import DTYPES, load_model
+from d2f.config import CONFIGS
+from d2f.options import Parser, apply_settings
+from d2f.registry import PAIRS
+from d2f.tasks import TASKS
+
+PROGRAM = "python -m d2f.bench"
+DESCRIPTION = """\
+Measure D2F against its baselines: the same held-out problems for every decoder, taken in turns
+within one run, greedy, one at a time, after a warm-up. Prints a table, then one line of JSON.
+Speed is tokens up to and including the first stop token over the seconds inside the decoder."""
+EXAMPLES = """\
+examples:
+  python -m d2f.bench --suite mini
+  python -m d2f.bench --decoders d2f ar --tasks gsm-mini sudoku-mini --problems 200 --seed 3
+  python -m d2f.bench --decoders d2f ar --set d2f.tau_conf=0.85 --set d2f.block_size=8
+  python -m d2f.bench --decoders d2f --model d2f=./runs/my-model --json > result.json
+
+The vanilla decoder runs hundreds of full forwards a problem, about half a minute on a laptop, so it
+takes fewer problems than the others; table and JSON say how many."""
+
+
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(PROGRAM, DESCRIPTION, EXAMPLES)
+    add = parser.add_argument
+    add("--suite", choices=PAIRS, default="mini", help="which models (default: mini)")
+    add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all four")
+    add("--problems", type=positive, default=50, help="problems a task (default: 50)")
+    add("--seed", type=whole, default=0, help="draws other held-out problems (default: 0)")
+    add("--decoders", nargs="+", choices=CONFIGS, help="default: all that the suite has")
+    add(
+        "--vanilla-problems",
+        type=positive,
+        default=2,
+        metavar="N",
+        help="problems a task for the slow vanilla decoder (default: 2)",
+    )
+    add("--threads", type=positive, help="torch threads (default: torch's own choice)")
+    add("--dtype", choices=sorted(DTYPES), help="default: bfloat16 where native, else float32")
+    add("--device", default="cpu", help="torch device (default: cpu)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="DECODER.SETTING=VALUE",
+        help="override a setting of one decoder; may be repeated",
+    )
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="DECODER=MODEL",
+        help="use another model or folder for one decoder; may be repeated",
+    )
+    add("--json", action="store_true", help="print nothing but the line of JSON")
+    add("--out", type=Path, metavar="FILE", help="also write the JSON, indented, to a file")
+    return parser.parse_args(argv)
+
+
+def overrides(option: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """``["d2f.tau_conf=0.85"]`` to pairs ``("d2f.tau_conf", "0.85")``."""
+    for text in texts:
+        target, equals, value = text.partition("=")
+        if not equals or target.partition(".")[0] not in CONFIGS:
+            decoders = ", ".join(CONFIGS)
+            raise ValueError(f"{option} must begin with one of {decoders}, got {text!r}")
+        yield target, value
+
+
+def make_lanes(args: argparse.Namespace) -> list[Lane]:
+    """The suite's lanes with what the command line changes; ``ValueError`` for what cannot be."""
+    known = PAIRS[args.suite].lanes
+    decoders = list(dict.fromkeys(args.decoders or known))
+    models = dict(overrides("--model", args.model))
+    settings: dict[str, dict[str, str]] = {}
+    for target, value in overrides("--set", args.set):
+        decoder, _, name = target.partition(".")
+        settings.setdefault(decoder, {})[name] = value
+    for decoder in [*decoders, *models, *settings]:
+        if decoder not in known or decoder not in decoders:
+            raise ValueError(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
+    configs = {d: apply_settings(known[d][1], settings.get(d, {})) for d in decoders}
+    check_configs(configs)
+    dtype = args.dtype or default_dtype(args.device)
+    return [
+        Lane(
+            decoder=decoder,
+            model=load_model(
+                models.get(decoder, known[decoder][0]), device=args.device, dtype=dtype
+            ),
+            config=configs[decoder],
+            problems=args.vanilla_problems if decoder == "vanilla" else args.problems,
+        )
+        for decoder in decoders
+    ]
+
+
+def measure(lanes: Sequence[Lane], tasks: Sequence[str], problems: int, seed: int) -> list[Outcome]:
+    """Warm up, then run the whole schedule; progress goes to stderr."""
+    for lane in tqdm(lanes, desc="warm-up", unit="lane"):
+        warm_up(lane, seed)
+    turns = list(schedule(lanes, held_out(tasks, problems, seed)))
+    return [solve(lane, problem) for lane, problem in tqdm(turns, desc="race", unit="answer")]
+
+
+def run(args: argparse.Namespace, lanes: Sequence[Lane]) -> dict[str, Any]:
+    """Everything the benchmark has to say, in JSON values."""
+    most = max(lane.problems for lane in lanes)
+    table = rows(lanes, measure(lanes, args.tasks, most, args.seed))
+    return {
+        "suite": args.suite,
+        "seed": args.seed,
+        "dtype": lanes[0].model.dtype,
+        "machine": machine(args.device),
+        "versions": versions(),
+        "results": [asdict(row) for row in table],
+        "ratios": ratios(table),
+    }
+
+
+def check_out(path: Path | None) -> None:
+    """Refuse before the work what could not be written after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"--out must be a file in an existing folder, got {str(path)!r}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        check_out(args.out)
+        lanes = make_lanes(args)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    try:
+        result = run(args, lanes)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted, nothing measured", file=sys.stderr)
+        return 130
+    if not args.json:
+        print(text_report(result))
+    if args.out is not None:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Benchmark results in writing: the terminal's table, and the README's, made from committed JSON.
+
+``python -m d2f.bench.report`` rewrites README.md between its markers; ``--check`` compares only,
+so no figure in the README can drift from the measurement. Knows no model and measures nothing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from d2f.bench.suite import ALL
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+RESULT = ROOT / "assets" / "bench" / "mini.json"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+NOT_YET = "Not measured yet."
+
+Result = Mapping[str, Any]
+COLUMNS = (
+    "decoder",
+    "task",
+    "problems",
+    "accuracy",
+    "tokens/s",
+    "TTFT ms",
+    "TPF",
+    "ms/forward",
+    "forwards",
+    "tokens",
+)
+DECODERS = {"d2f": "D2F", "ar": "AR", "vanilla": "vanilla diffusion"}
+
+
+def number(value: float) -> str:
+    """Three digits or more, as a reader wants them: 3.14, 31.4, 314, 3,142."""
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}"
+
+
+def cells(row: Result) -> tuple[str, ...]:
+    """A row of the results as text, in the order of ``COLUMNS``."""
+    return (
+        DECODERS[row["decoder"]],
+        row["task"],
+        str(row["problems"]),
+        f"{row['accuracy']:.1%}",
+        number(row["tokens_per_second"]),
+        number(1000 * row["ttft"]),
+        number(row["tokens_per_forward"]),
+        number(row["ms_per_forward"]),
+        f"{row['forwards']:,}",
+        f"{row['tokens']:,}",
+    )
+
+
+def machine_line(result: Result) -> str:
+    machine, versions = result["machine"], result["versions"]
+    bf16 = "native" if machine["bf16_native"] else "not native"
+    software = ", ".join(f"{name} {release}" for name, release in versions.items())
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, torch threads: {machine['threads']}, "
+        f"device {machine['device']}, {result['dtype']} (bfloat16 {bf16}), {machine['platform']}; "
+        f"{software}; problems drawn with seed {result['seed']}"
+    )
+
+
+def ratio_lines(result: Result) -> list[str]:
+    """Each ratio with both absolutes, and with what the answers were worth."""
+    rows = {row["decoder"]: row for row in result["results"] if row["task"] == ALL}
+    return [
+        f"D2F makes {number(result['ratios'][f'd2f_vs_{other}'])} times the tokens/s of "
+        f"{DECODERS[other]}: {number(rows['d2f']['tokens_per_second'])} against "
+        f"{number(rows[other]['tokens_per_second'])}, with {rows['d2f']['accuracy']:.1%} against "
+        f"{rows[other]['accuracy']:.1%} of the problems solved "
+        f"({rows['d2f']['problems']} and {rows[other]['problems']} problems)."
+        for other in rows
+        if f"d2f_vs_{other}" in result["ratios"]
+    ]
+
+
+def text_report(result: Result) -> str:
+    """The table a terminal shows."""
+    table = [COLUMNS, *(cells(row) for row in result["results"])]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            text.ljust(width) if index < 2 else text.rjust(width)
+            for index, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]
+    return "\n".join([machine_line(result), "", *lines, "", *ratio_lines(result)])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Numbers, from the third column on, stand right."""
+    rule = ["---" if index < 2 else "---:" for index in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+def markdown_report(result: Result | None) -> str:
+    """What stands between the README's markers; None: nothing was measured yet."""
+    if result is None:
+        return NOT_YET
+    together = [cells(row) for row in result["results"] if row["task"] == ALL]
+    apart = [cells(row) for row in result["results"] if row["task"] != ALL]
+    ratios = "\n".join(f"- {line}" for line in ratio_lines(result))
+    return "\n\n".join(
+        (
+            "All tasks together:",
+            markdown_table(COLUMNS, together),
+            ratios,
+            "Task by task:",
+            markdown_table(COLUMNS, apart),
+            f"Measured on {machine_line(result)}. TTFT is the median time to the first token, TPF "
+            "tokens per forward. Tokens count up to and including the first stop token; seconds "
+            "are those inside the decoder.",
+        )
+    )
+
+
+def read_result() -> Result | None:
+    return json.loads(RESULT.read_text()) if RESULT.is_file() else None
+
+
+def rendered(readme: str, result: Result | None) -> str:
+    """``readme`` with the part between its markers written anew."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md must hold the markers {BEGIN} and {END}, in this order")
+    return f"{before}{BEGIN}\n{markdown_report(result)}\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m d2f.bench.report", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    args = parser.parse_args(argv)
+    old = README.read_text(encoding="utf-8")
+    new = rendered(old, read_result())
+    if args.check and old != new:
+        print("README.md is stale: run python -m d2f.bench.report", file=sys.stderr)
+        return 1
+    if old != new:
+        README.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The measurement: lanes take turns problem by problem, and rows add up what came of it.
+
+All lanes answer the same prompts greedily, one at a time, in one process; who goes first changes
+from problem to problem, so that a machine that slows down slows every lane alike. Seconds come from
+the Trace, which counts inside the decoder only: scoring and text cost no lane anything. Knows no
+command line and no print.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import fmean, median
+from typing import Any
+
+from d2f.checkpoint import Model
+from d2f.config import DecodeConfig, VanillaConfig, config_to_dict
+from d2f.decode import generate, stream
+from d2f.tasks import TASKS, Problem, draw
+
+ALL = "all"
+WARM_UP_PROBLEMS, WARM_UP_FORWARDS = 2, 16
+
+
+@dataclass(frozen=True, eq=False)
+class Lane:
+    """A decoder with its model and settings; it takes the first ``problems`` of every task."""
+
+    decoder: str
+    model: Model
+    config: DecodeConfig
+    problems: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One problem answered by one lane: the Trace's figures and the scorer's verdict."""
+
+    decoder: str
+    task: str
+    correct: bool
+    tokens: int
+    seconds: float
+    ttft: float
+    forwards: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A lane over the problems of a task, or over those of all tasks together.
+
+    ``tokens_per_second`` is all tokens over all seconds; ``ttft`` is the median of the problems.
+    """
+
+    decoder: str
+    model: str
+    task: str
+    config: dict[str, Any]
+    problems: int
+    accuracy: float
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    ttft: float
+    forwards: int
+    tokens_per_forward: float
+    ms_per_forward: float
+
+
+def check_configs(configs: Mapping[str, DecodeConfig]) -> None:
+    """Refuse settings, by decoder, under which the lanes would not run the same race."""
+    limits = {d: c.max_new_tokens for d, c in configs.items() if d != "vanilla"}
+    if len(set(limits.values())) > 1:
+        raise ValueError(f"max_new_tokens must be the same for d2f and ar, got {limits}")
+    for decoder, config in configs.items():
+        if config.temperature:
+            raise ValueError(f"{decoder}.temperature must be 0 here, got {config.temperature}")
+
+
+def held_out(tasks: Sequence[str], count: int, seed: int) -> dict[str, list[Problem]]:
+    """The first ``count`` problems of each task's test stream."""
+    return {task: list(islice(draw(task, "test", seed), count)) for task in tasks}
+
+
+def schedule(
+    lanes: Sequence[Lane], problems: Mapping[str, Sequence[Problem]]
+) -> Iterator[tuple[Lane, Problem]]:
+    """Who answers what, in order: a, b, c on one problem, then c, b, a on the next."""
+    turns = [(index, problem) for own in problems.values() for index, problem in enumerate(own)]
+    for turn, (index, problem) in enumerate(turns):
+        for lane in lanes if turn % 2 == 0 else reversed(lanes):
+            if index < lane.problems:
+                yield lane, problem
+
+
+def warm_up(lane: Lane, seed: int) -> None:
+    """First-use costs, paid outside the measurement, on problems that are not in it."""
+    for problem in islice(draw(next(iter(TASKS)), "train", seed), WARM_UP_PROBLEMS):
+        prompt_ids, config = _prompt(lane, problem)
+        for _ in islice(stream(lane.model, prompt_ids, config), WARM_UP_FORWARDS):
+            pass
+
+
+def solve(lane: Lane, problem: Problem) -> Outcome:
+    """Answer the first turn, then have it scored."""
+    prompt_ids, config = _prompt(lane, problem)
+    trace = generate(lane.model, prompt_ids, config)
+    return Outcome(
+        decoder=lane.decoder,
+        task=problem.task,
+        correct=TASKS[problem.task].score(problem, trace.text),
+        tokens=trace.tokens,
+        seconds=trace.seconds,
+        ttft=trace.ttft,
+        forwards=trace.forwards,
+    )
+
+
+def _prompt(lane: Lane, problem: Problem) -> tuple[list[int], DecodeConfig]:
+    prompt_ids = lane.model.tokenizer.encode_chat([{"role": "user", "content": problem.prompt}])
+    room = lane.model.config.max_length - len(prompt_ids)
+    # The vanilla canvas ends where the context does; for the others max_new_tokens is the rule.
+    if isinstance(lane.config, VanillaConfig) and room < lane.config.max_new_tokens:
+        return prompt_ids, replace(lane.config, max_new_tokens=room)
+    return prompt_ids, lane.config
+
+
+def rows(lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> list[Row]:
+    """Per lane: a row for each task, then one for all of them together."""
+    tasks = list(dict.fromkeys(outcome.task for outcome in outcomes))
+    table = []
+    for lane in lanes:
+        own = [outcome for outcome in outcomes if outcome.decoder == lane.decoder]
+        for task in tasks:
+            table.append(_row(lane, task, [o for o in own if o.task == task]))
+        table.append(_row(lane, ALL, own))
+    return table
+
+
+def _row(lane: Lane, task: str, outcomes: Sequence[Outcome]) -> Row:
+    tokens = sum(outcome.tokens for outcome in outcomes)
+    forwards = sum(outcome.forwards for outcome in outcomes)
+    seconds = math.fsum(outcome.seconds for outcome in outcomes)
+    return Row(
+        decoder=lane.decoder,
+        model=lane.model.name,
+        task=task,
+        config=config_to_dict(lane.config),
+        problems=len(outcomes),
+        accuracy=fmean(outcome.correct for outcome in outcomes),
+        tokens=tokens,
+        seconds=seconds,
+        tokens_per_second=tokens / seconds,
+        ttft=median(outcome.ttft for outcome in outcomes),
+        forwards=forwards,
+        tokens_per_forward=tokens / forwards,
+        ms_per_forward=1000 * seconds / forwards,
+    )
+
+
+def ratios(table: Sequence[Row]) -> dict[str, float]:
+    """D2F's tokens/s over each other decoder's, all tasks together, and the absolute speeds."""
+    speeds = {row.decoder: row.tokens_per_second for row in table if row.task == ALL}
+    found = {
+        f"d2f_vs_{decoder}": speeds["d2f"] / speed
+        for decoder, speed in speeds.items()
+        if decoder != "d2f" and "d2f" in speeds
+    }
+    return found | {f"{decoder}_tokens_per_second": speed for decoder, speed in speeds.items()}

@@ -1,0 +1,258 @@
+"""``python -m d2f.generate``: one answer on the terminal, as it is decoded.
+
+Only ever run with ``-m`` and imported by nothing: ``d2f.generate`` is the package's function of
+that name, which importing this module would hide. Knows no decoding rule; figures come from the
+Trace.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import torch
+from safetensors import SafetensorError
+
+from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, load_model, stream
+from d2f.bench.machine import default_dtype
+from d2f.checkpoint import DTYPES, model_config
+from d2f.config import CONFIGS, config_to_dict
+from d2f.decode import trace_header
+from d2f.options import Parser, add_setting_options, apply_settings, given_settings
+from d2f.registry import catalogue_decoder, default_config, embedded_models, model_folder
+
+DESCRIPTION = """\
+Answer one prompt. The text appears on stdout as it is decoded, the figures on stderr at the end.
+They are those of one cold run; to compare decoders, use python -m d2f.bench. Settings left out
+take the defaults of the model's pair in the catalogue, else the decoder's own."""
+EXAMPLES = """\
+examples:
+  python -m d2f.generate --model mini-d2f --prompt "Tom has 3 apples and buys 4 more. How many?"
+  python -m d2f.generate --model mini-ar --prompt "Solve 3x + 4 = 19." --json
+  python -m d2f.generate --model mini-d2f --prompt - --tau-conf 0.8 --trace run.json < question.txt
+  python -m d2f.generate --model ./my-model --adapter ./my-lora --dtype bfloat16 --prompt "Hello"
+
+Exit status: 0 done, 2 bad input, 130 interrupted (a trace asked for is still written)."""
+BAD_INPUT = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+
+
+class ReadableText:
+    """The readable part of an answer in the making: it only grows, by whole characters.
+
+    Decoders commit in any order; readable is what lies before the first gap and the first stop.
+    """
+
+    def __init__(self, model: Model, prompt_length: int) -> None:
+        self._tokenizer = model.tokenizer
+        self._canvas: dict[int, int] = {}
+        self._next = prompt_length
+        self._ids: list[int] = []
+        self._shown = ""
+
+    def add(self, event: StepEvent) -> str:
+        """What became readable by ``event``."""
+        self._canvas.update((c.position, c.token_id) for c in event.commits)
+        while (token := self._canvas.get(self._next)) is not None:
+            if token in self._tokenizer.stop_ids:
+                break
+            self._ids.append(token)
+            self._next += 1
+        # A character cut in the middle of its bytes decodes as U+FFFD: wait for the rest.
+        return self._grow(self._tokenizer.decode(self._ids).rstrip("\ufffd"))
+
+    def rest(self, text: str) -> str:
+        """What is still unsaid of the final ``text``."""
+        return self._grow(text)
+
+    def _grow(self, text: str) -> str:
+        new = text[len(self._shown) :]
+        self._shown += new
+        return new
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("python -m d2f.generate", DESCRIPTION, EXAMPLES)
+    names = ", ".join(embedded_models()) or "none yet"
+    parser.add_argument(
+        "--model", required=True, help=f"an embedded model ({names}) or a model folder"
+    )
+    parser.add_argument("--prompt", required=True, help="the question; - reads it from stdin")
+    parser.add_argument(
+        "--decoder", choices=CONFIGS, help="how to decode (default: the one the model is made for)"
+    )
+    parser.add_argument("--adapter", type=Path, help="folder of a PEFT LoRA adapter to merge")
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument(
+        "--dtype", choices=sorted(DTYPES), help="default: bfloat16 where native, else float32"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object at the end and nothing else"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write every step of the run as JSON"
+    )
+    add_setting_options(parser)
+    return parser.parse_args(argv)
+
+
+def chosen_config(args: argparse.Namespace) -> DecodeConfig:
+    """Decoder and settings, before any weight is read."""
+    raw = json.loads((model_folder(args.model) / "config.json").read_text())
+    name, by_kind = Path(args.model).name, "ar" if model_config(raw).causal else "d2f"
+    decoder = args.decoder or catalogue_decoder(name) or by_kind
+    return apply_settings(default_config(name, decoder), given_settings(args))
+
+
+def read_prompt(prompt: str) -> str:
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text.strip():
+        raise ValueError("the prompt is empty")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the prompt is not valid UTF-8")
+    return text.strip()
+
+
+def check_trace_file(path: Path | None) -> None:
+    """Refuse before the work what could not be written after it."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"--trace must be a file in an existing folder, got {str(path)!r}")
+
+
+def check_device(device: str) -> None:
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} is not there: torch sees no CUDA GPU")
+
+
+def prepare(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepEvent]]:
+    """All that can be refused is refused here, the cheapest checks first."""
+    check_trace_file(args.trace)
+    check_device(args.device)
+    config = chosen_config(args)
+    prompt = read_prompt(args.prompt)
+    dtype = args.dtype or default_dtype(args.device)
+    model = load_model(args.model, adapter=args.adapter, device=args.device, dtype=dtype)
+    prompt_ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
+    header = trace_header(model, prompt_ids, config)
+    return model, header, stream(model, prompt_ids, config)
+
+
+class Interrupt:
+    """Ctrl-C as a wish heard between two steps, so that no step is cut in half; twice, it kills."""
+
+    asked = False
+
+    def __enter__(self) -> "Interrupt":
+        self._usual = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self._usual)
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._usual)
+
+
+def follow(
+    source: Iterator[StepEvent], readable: ReadableText, show: bool
+) -> tuple[list[StepEvent], bool]:
+    """The events, told as they come, and whether someone cut them short."""
+    events: list[StepEvent] = []
+    with Interrupt() as interrupt:
+        for event in source:
+            events.append(event)
+            try:
+                if show:
+                    print(readable.add(event), end="", flush=True)
+            except BrokenPipeError:
+                return events, True
+            if interrupt.asked:
+                return events, True
+    return events, False
+
+
+def report(trace: Trace) -> dict[str, object]:
+    """The one object ``--json`` prints."""
+    return {
+        "model": trace.header.model,
+        "decoder": trace.header.decoder,
+        "device": trace.header.device,
+        "dtype": trace.header.dtype,
+        "config": config_to_dict(trace.header.config),
+        "text": trace.text,
+        "token_ids": list(trace.token_ids),
+        **trace.metrics,
+    }
+
+
+def summary(trace: Trace) -> str:
+    endings = {"stop": "the answer ended", "length": "max_new_tokens reached"}
+    return (
+        f"{trace.header.decoder}, {trace.header.model}: {trace.tokens} tokens in "
+        f"{trace.seconds:.3f} s = {trace.tokens_per_second:.1f} tokens/s; "
+        f"first token after {trace.ttft:.3f} s; {trace.forwards} forwards of "
+        f"{trace.ms_per_forward:.2f} ms, {trace.tokens_per_forward:.2f} tokens each; "
+        f"{endings.get(trace.finish_reason or '', 'interrupted')}"
+    )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A reader finds the old file or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def readable_error(error: BaseException) -> str:
+    """One line."""
+    text = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+    return f"d2f.generate: {' '.join(text.split())}"
+
+
+def run(
+    args: argparse.Namespace, model: Model, header: TraceHeader, source: Iterator[StepEvent]
+) -> int:
+    """Decode and tell; a trace asked for is written even when the run is cut short."""
+    readable = ReadableText(model, len(header.prompt_ids))
+    events, interrupted = follow(source, readable, show=not args.json)
+    trace = Trace(header, tuple(events))
+    trace = trace.with_text(model.tokenizer.decode(trace.token_ids))
+    if args.trace is not None:
+        write_whole(args.trace, trace.to_json())
+    if args.json:
+        print(json.dumps(report(trace)), flush=True)
+    else:
+        print(readable.rest(trace.text), flush=True)
+        print(summary(trace), file=sys.stderr)
+    return 130 if interrupted else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    # A terminal that lacks a character shows a substitute; the run goes on.
+    sys.stdout.reconfigure(errors="replace")
+    try:
+        prepared = prepare(args)
+    except KeyboardInterrupt:
+        return 130
+    except BAD_INPUT as error:
+        print(readable_error(error), file=sys.stderr)
+        return 2
+    try:
+        return run(args, *prepared)
+    except BrokenPipeError:
+        # Whoever read our output went away; Python must not try to flush it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Decoding settings as text: options of the command lines, made from the config types themselves.
+
+A field added to a config becomes an option by itself. Knows no decoder, no model and no tensor.
+"""
+
+import argparse
+from dataclasses import fields, replace
+from types import NoneType
+from typing import Any, NoReturn, get_args
+
+from d2f.config import CONFIGS, DecodeConfig, decoder_name
+
+EXPLAINED = {
+    "max_new_tokens": "longest answer, in tokens",
+    "temperature": "0 takes the likeliest token; more adds chance",
+    "top_p": "choose among the likeliest tokens of this total probability (1: all)",
+    "top_k": "choose among this many likeliest tokens (0: all)",
+    "seed": "makes chance repeatable; no effect at temperature 0",
+    "block_size": "tokens a block",
+    "tau_add": "a new block joins once this share of the last one is decided",
+    "tau_act": "past this share, the next block must commit at least one token a step",
+    "tau_conf": "a token is committed when its probability exceeds this",
+    "max_active_blocks": "unfinished blocks in flight (none: no limit)",
+    "early_stop": "true or false: end once all before the first stop token is decided",
+    "tokens_per_step": "tokens committed a forward",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage; full option names only."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help tells the options)\n")
+
+
+def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | None:
+    """The value of a decoder's setting from what a person typed; ``ValueError`` says what is wrong.
+
+    The config that takes the value checks its range.
+    """
+    types = {field.name: field.type for field in fields(CONFIGS[decoder])}
+    if name not in types:
+        raise ValueError(f"decoder {decoder!r} has no setting {name!r}; it has {', '.join(types)}")
+    kinds = get_args(types[name]) or (types[name],)
+    word = text.strip().lower()
+    if word == "none" and NoneType in kinds:
+        return None
+    if bool in kinds:
+        if word in ("true", "false"):
+            return word == "true"
+        raise ValueError(f"{name} must be true or false, got {text!r}")
+    try:
+        return float(word) if float in kinds else int(word)
+    except ValueError:
+        rule = "a number" if float in kinds else "an integer"
+        rule += " or none" if NoneType in kinds else ""
+        raise ValueError(f"{name} must be {rule}, got {text!r}") from None
+
+
+def apply_settings(config: DecodeConfig, settings: dict[str, str]) -> DecodeConfig:
+    """The config with typed settings in place of its own."""
+    decoder = decoder_name(config)
+    values: dict[str, Any] = {k: parse_setting(decoder, k, v) for k, v in settings.items()}
+    return replace(config, **values)
+
+
+def add_setting_options(parser: argparse.ArgumentParser) -> None:
+    """One option a config field, grouped by the decoders that have it; unset ones stay absent."""
+    owners: dict[str, list[str]] = {}
+    for decoder, kind in CONFIGS.items():
+        for field in fields(kind):
+            owners.setdefault(field.name, []).append(decoder)
+    for decoders in dict.fromkeys(map(tuple, owners.values())):
+        group = parser.add_argument_group(f"settings of decoder {', '.join(decoders)}")
+        for name in (name for name, having in owners.items() if tuple(having) == decoders):
+            option = f"--{name.replace('_', '-')}"
+            group.add_argument(option, metavar="X", default=argparse.SUPPRESS, help=EXPLAINED[name])
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, str]:
+    """The settings that were given on the command line, as text."""
+    names = {field.name for kind in CONFIGS.values() for field in fields(kind)}
+    return {name: text for name, text in vars(args).items() if name in names}
