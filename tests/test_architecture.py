@@ -1,0 +1,180 @@
+"""Who may know whom: held by walking imports; and every public thing explained and typed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import d2f
+
+ROOT = Path(__file__).parents[1]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "d2f").rglob("*.py"))
+}
+# Programs: what is run, not imported. Only they may touch the environment.
+PROGRAMS = {"d2f.generate", *(name for name in MODULES if name.endswith("__main__"))}
+ENGINE = [
+    name
+    for name in MODULES
+    if name not in PROGRAMS and name.split(".")[1:2] not in (["tasks"], ["train"], ["bench"])
+]
+VALUES = ["d2f.config", "d2f.events", "d2f.blocks", "d2f.registry"]
+TENSORS = {"torch", "transformers", "tokenizers", "safetensors", "numpy"}
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> set[str]:
+    """Dotted names a module imports, inside functions too; of the package: its modules."""
+    names: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"relative import in {module}"
+            names.add(node.module)
+            names |= {f"{node.module}.{a.name}" for a in node.names} & MODULES.keys()
+    return names
+
+
+def reachable(module: str) -> set[str]:
+    """Everything a module imports, directly or through modules of the package."""
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        new = imports(todo.pop()) - seen
+        seen |= new
+        todo += [name for name in new if name in MODULES]
+    return seen
+
+
+def packages(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def test_the_walk_sees_the_package() -> None:
+    assert {"d2f", "d2f.blocks", "d2f.decode", "d2f.decode.pipelined"} <= MODULES.keys()
+    assert {"d2f.blocks", "torch", "d2f.sampling"} <= imports("d2f.decode.pipelined")
+    assert "transformers" in reachable("d2f.decode.pipelined")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_engine_knows_neither_the_app_nor_gradio(module: str) -> None:
+    assert not packages(imports(module)) & {"app", "gradio"}
+
+
+@pytest.mark.parametrize("module", VALUES)
+def test_values_and_policy_know_no_tensors(module: str) -> None:
+    assert not packages(reachable(module)) & TENSORS
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("d2f.config", set()),
+        ("d2f.events", {"d2f.config"}),
+        ("d2f.blocks", {"d2f.config", "d2f.events"}),
+        ("d2f.attention", set()),
+        ("d2f.cache", set()),
+        ("d2f.model", {"d2f.attention", "d2f.cache"}),
+        ("d2f.tokenizer", set()),
+        ("d2f.sampling", {"d2f.config"}),
+    ],
+)
+def test_each_layer_knows_only_those_below(module: str, allowed: set[str]) -> None:
+    assert {name for name in reachable(module) if name in MODULES} <= allowed
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_the_engine_knows_no_training_no_tasks_and_no_benchmark(module: str) -> None:
+    known = {name for name in reachable(module) if name in MODULES}
+    assert not {name for name in known if name.split(".")[1:2] in (["tasks"], ["train"], ["bench"])}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_programs_touch_the_environment(module: str) -> None:
+    touches = [
+        node.attr
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv")
+    ]
+    assert not touches or module in PROGRAMS
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    assert ast.get_docstring(tree(module))
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_every_public_function_and_class_of_the_engine_is_explained(module: str) -> None:
+    silent = [
+        node.name
+        for node in tree(module).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_signature_is_typed(module: str) -> None:
+    untyped = []
+    for node in ast.walk(tree(module)):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        spec = node.args
+        arguments = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg]
+        untyped += [
+            f"{node.name}({argument.arg})"
+            for argument in arguments
+            if argument is not None
+            and argument.annotation is None
+            and argument.arg not in ("self", "cls")
+        ]
+        if node.returns is None:
+            untyped.append(f"{node.name}()")
+    assert untyped == []
+
+
+def test_the_public_names_are_exactly_what_the_package_imports() -> None:
+    assert list(d2f.__all__) == sorted(d2f.__all__, key=lambda name: (not name.isupper(), name))
+    for value in (getattr(d2f, name) for name in d2f.__all__):
+        assert value.__doc__ or not callable(value)
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree("d2f"))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("d2f.")
+        for alias in node.names
+    }
+    assert imported == set(d2f.__all__)
+
+
+def test_the_values_and_the_policy_load_without_torch() -> None:
+    code = f"import sys, {', '.join(VALUES)}; print(sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert "'d2f.blocks'" in loaded
+    assert not {name for name in TENSORS if f"'{name}'" in loaded}
+
+
+@pytest.mark.parametrize("folder", ["d2f", "app", "tests"])
+def test_the_program_that_shares_its_name_with_a_function_is_imported_by_nothing(
+    folder: str,
+) -> None:
+    """Importing the module ``d2f.generate`` would hide ``d2f.generate``, the function."""
+    guilty = [
+        path.name
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.module == "d2f.generate")
+        or (isinstance(node, ast.Import) and "d2f.generate" in [a.name for a in node.names])
+    ]
+    assert guilty == []

@@ -1,0 +1,239 @@
+"""The benchmark: who runs when, what the rows add up to, and what it prints."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from folders import CONTEXT, save_models
+
+from d2f import ARConfig, D2FConfig, VanillaConfig, load_model
+from d2f.bench import report
+from d2f.bench.__main__ import main
+from d2f.bench.suite import (
+    ALL,
+    Lane,
+    Outcome,
+    Row,
+    check_configs,
+    held_out,
+    ratios,
+    rows,
+    schedule,
+    solve,
+)
+from d2f.config import DecodeConfig, config_to_dict
+from d2f.registry import PAIRS
+from d2f.tasks import TASKS, split_of
+
+KEYS = (
+    "decoder, model, task, config, problems, accuracy, tokens, seconds, tokens_per_second, ttft, "
+    "forwards, tokens_per_forward, ms_per_forward"
+).split(", ")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    return save_models(tmp_path_factory.mktemp("models"), tokenizer_folder)
+
+
+def quick(models: Path, *decoders: str) -> list[str]:
+    """Arguments of a run of a second: small models, short answers."""
+    lanes = PAIRS["mini"].lanes
+    chosen = [f"--model={decoder}={models / lanes[decoder][0]}" for decoder in decoders]
+    short = [f"--set={decoder}.max_new_tokens=16" for decoder in decoders]
+    return ["--decoders", *decoders, *chosen, *short]
+
+
+def lane(models: Path, decoder: str, config: DecodeConfig, problems: int) -> Lane:
+    return Lane(decoder, load_model(models / PAIRS["mini"].lanes[decoder][0]), config, problems)
+
+
+def three_lanes(models: Path) -> list[Lane]:
+    return [
+        lane(models, "d2f", D2FConfig(max_new_tokens=16), 3),
+        lane(models, "ar", ARConfig(max_new_tokens=16), 3),
+        lane(models, "vanilla", VanillaConfig(max_new_tokens=16), 1),
+    ]
+
+
+def outcome(decoder: str, task: str, tokens: int, seconds: float, correct: bool) -> Outcome:
+    return Outcome(decoder, task, correct, tokens, seconds, ttft=seconds / 4, forwards=tokens // 2)
+
+
+def test_lanes_take_turns_and_the_first_turn_alternates(models: Path) -> None:
+    problems = held_out(["math-mini", "sudoku-mini"], 3, seed=5)
+    turns = list(schedule(three_lanes(models), problems))
+    order = [(one.decoder, problem.key) for one, problem in turns]
+    m, s = ([problem.key for problem in problems[task]] for task in problems)
+    assert order == [
+        *(("d2f", m[0]), ("ar", m[0]), ("vanilla", m[0])),
+        *(("ar", m[1]), ("d2f", m[1])),
+        *(("d2f", m[2]), ("ar", m[2])),
+        *(("vanilla", s[0]), ("ar", s[0]), ("d2f", s[0])),
+        *(("d2f", s[1]), ("ar", s[1])),
+        *(("ar", s[2]), ("d2f", s[2])),
+    ]
+
+
+def test_problems_are_held_out_and_the_seed_draws_them() -> None:
+    problems = held_out(list(TASKS), 3, seed=1)
+    assert list(problems) == list(TASKS)
+    assert problems == held_out(list(TASKS), 3, seed=1) != held_out(list(TASKS), 3, seed=2)
+    assert {split_of(problem) for own in problems.values() for problem in own} == {"test"}
+
+
+def test_rows_add_up_tokens_and_seconds_not_speeds(models: Path) -> None:
+    outcomes = [
+        outcome("d2f", "gsm-mini", 100, 1.0, True),
+        outcome("d2f", "gsm-mini", 20, 2.0, False),
+        outcome("d2f", "math-mini", 60, 1.0, True),
+    ]
+    config = D2FConfig(max_new_tokens=16)
+    gsm, math, total = rows([lane(models, "d2f", config, 2)], outcomes)
+    assert [row.task for row in (gsm, math, total)] == ["gsm-mini", "math-mini", ALL]
+    assert gsm == Row(
+        decoder="d2f",
+        model="mini-d2f",
+        task="gsm-mini",
+        config=config_to_dict(config),
+        problems=2,
+        accuracy=0.5,
+        tokens=120,
+        seconds=3.0,
+        tokens_per_second=40.0,
+        ttft=0.375,
+        forwards=60,
+        tokens_per_forward=2.0,
+        ms_per_forward=50.0,
+    )
+    assert (total.problems, total.tokens, total.seconds) == (3, 180, 4.0)
+    assert (total.tokens_per_second, total.accuracy) == (45.0, 2 / 3)
+    assert list(asdict(total)) == KEYS
+
+
+def test_ratios_stand_beside_both_absolutes(models: Path) -> None:
+    outcomes = [
+        outcome("d2f", "gsm-mini", 100, 0.5, True),
+        outcome("ar", "gsm-mini", 100, 2.0, True),
+        outcome("vanilla", "gsm-mini", 100, 50.0, True),
+    ]
+    assert ratios(rows(three_lanes(models), outcomes)) == {
+        "d2f_vs_ar": 4.0,
+        "d2f_vs_vanilla": 100.0,
+        "d2f_tokens_per_second": 200.0,
+        "ar_tokens_per_second": 50.0,
+        "vanilla_tokens_per_second": 2.0,
+    }
+    assert ratios(rows(three_lanes(models)[1:2], outcomes)) == {"ar_tokens_per_second": 50.0}
+
+
+def test_scoring_costs_a_lane_nothing(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(text: str, expected: str) -> bool:
+        time.sleep(0.5)
+        return True
+
+    problem = held_out(["gsm-mini"], 1, seed=0)["gsm-mini"][0]
+    monkeypatch.setitem(TASKS, "gsm-mini", replace(TASKS["gsm-mini"], judge=slow))
+    answered = solve(lane(models, "ar", ARConfig(max_new_tokens=2), 1), problem)
+    assert answered.correct and answered.seconds < 0.5
+    assert (answered.tokens, answered.forwards) == (2, 2)
+
+
+def test_vanilla_canvas_ends_where_the_context_does(models: Path) -> None:
+    problem = held_out(["gsm-mini"], 1, seed=0)["gsm-mini"][0]
+    long = replace(problem, turns=(replace(problem.turns[0], prompt="1 2 3 4 5 " * 73),))
+    vanilla = lane(models, "vanilla", VanillaConfig(max_new_tokens=512, tokens_per_step=64), 1)
+    messages = [{"role": "user", "content": long.prompt}]
+    room = CONTEXT - len(vanilla.model.tokenizer.encode_chat(messages))
+    assert 0 < room < 512
+    assert solve(vanilla, long).forwards == -(-room // 64)
+
+
+def test_lanes_must_run_the_same_race() -> None:
+    d2f, ar = D2FConfig(max_new_tokens=64), ARConfig(max_new_tokens=64)
+    check_configs({"d2f": d2f, "ar": ar, "vanilla": VanillaConfig()})
+    with pytest.raises(ValueError, match="max_new_tokens must be the same"):
+        check_configs({"d2f": d2f, "ar": replace(ar, max_new_tokens=65)})
+    with pytest.raises(ValueError, match=r"ar\.temperature must be 0"):
+        check_configs({"d2f": d2f, "ar": replace(ar, temperature=0.5)})
+
+
+def test_json_is_all_that_stdout_holds(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "d2f.bench", *quick(models, "d2f", "ar", "vanilla")),
+            *("--problems", "2", "--vanilla-problems", "1", "--threads", "1", "--seed", "9"),
+            *("--json", "--out", str(out)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout)
+    assert len(done.stdout.splitlines()) == 1
+    assert json.loads(out.read_text()) == result
+    assert result["seed"] == 9
+    assert result["machine"].keys() >= {"cpu", "cores", "threads", "bf16_native", "platform"}
+    assert result["machine"]["threads"] == 1
+    assert result["versions"].keys() == {"python", "torch", "transformers"}
+    lines = [(row["decoder"], row["task"], row["problems"]) for row in result["results"]]
+    counts = {"d2f": 2, "ar": 2, "vanilla": 1}
+    assert lines == [
+        (decoder, task, count * (len(TASKS) if task == ALL else 1))
+        for decoder, count in counts.items()
+        for task in [*TASKS, ALL]
+    ]
+    for decoder in counts:
+        *parts, total = (row for row in result["results"] if row["decoder"] == decoder)
+        for name in ("problems", "tokens", "forwards"):
+            assert total[name] == sum(row[name] for row in parts)
+        assert total["seconds"] == pytest.approx(sum(row["seconds"] for row in parts))
+        assert total["tokens_per_second"] == total["tokens"] / total["seconds"]
+        assert result["ratios"][f"{decoder}_tokens_per_second"] == total["tokens_per_second"]
+    speed = {decoder: result["ratios"][f"{decoder}_tokens_per_second"] for decoder in counts}
+    assert result["ratios"]["d2f_vs_ar"] == speed["d2f"] / speed["ar"]
+    assert result["ratios"]["d2f_vs_vanilla"] == speed["d2f"] / speed["vanilla"]
+
+
+def test_table_first_then_one_line_of_json(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["--tasks", "math-mini", "--problems", "1", "--set", "d2f.tau_conf=0.5"]
+    assert main([*quick(models, "ar", "d2f"), *changes]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    result = json.loads(last)
+    assert "\n".join(table) == report.text_report(result)
+    assert [row["decoder"] for row in result["results"]] == ["ar", "ar", "d2f", "d2f"]
+    assert result["results"][-1]["config"]["tau_conf"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (["--tasks", "chess"], "invalid choice: 'chess'"),
+        (["--decoders", "beam"], "invalid choice: 'beam'"),
+        (["--problems", "0"], "must be an integer >= 1, got '0'"),
+        (["--set", "tau_conf=0.5"], "--set must begin with one of d2f, ar, vanilla"),
+        (["--set", "ar.tau_conf=0.5"], "decoder 'ar' has no setting 'tau_conf'"),
+        (["--set", "d2f.tau_conf=2"], "tau_conf must be in [0, 1]"),
+        (["--set", "d2f.max_new_tokens=8"], "max_new_tokens must be the same for d2f and ar"),
+        (["--decoders", "ar", "--set", "d2f.tau_conf=0.5"], "'d2f' is not in this run of ar"),
+        (["--decoders", "ar", "--model", "ar=nowhere"], "no model 'nowhere'"),
+        (["--out", "nowhere/result.json"], "--out must be a file in an existing folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    changes: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(changes)
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert complaint in err

@@ -1,0 +1,98 @@
+"""The way in: a config picks its decoder, a stream is lazy, a Trace tells the whole run."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import network
+
+from d2f import (
+    DECODERS,
+    ARConfig,
+    D2FConfig,
+    DecodeConfig,
+    Model,
+    Trace,
+    VanillaConfig,
+    generate,
+    stream,
+)
+from d2f.config import CONFIGS
+from d2f.tokenizer import Tokenizer
+
+PROMPT = (40, 41, 42)
+RUNS: list[DecodeConfig] = [
+    D2FConfig(max_new_tokens=12, block_size=4),
+    ARConfig(max_new_tokens=12),
+    VanillaConfig(max_new_tokens=12),
+]
+
+
+def model_for(config: DecodeConfig, tokenizer: Tokenizer) -> Model:
+    causal = isinstance(config, ARConfig)
+    net = network(
+        tokenizer.vocab_size, causal=causal, mask_id=None if causal else 1, logit_shift=True
+    )
+    return Model("tiny", net, tokenizer)
+
+
+def test_every_config_has_its_decoder() -> None:
+    assert DECODERS.keys() == CONFIGS.keys() == {"d2f", "ar", "vanilla"}
+
+
+@pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)
+def test_generate_is_the_stream_gathered_up(config: DecodeConfig, tokenizer: Tokenizer) -> None:
+    model = model_for(config, tokenizer)
+    trace = generate(model, PROMPT, config)
+    events = list(stream(model, PROMPT, config))
+    assert [e.commits for e in trace.events] == [e.commits for e in events]
+    assert trace.text == tokenizer.decode(trace.token_ids)
+    header = trace.header
+    assert header.config == config
+    assert header.model == "tiny"
+    assert header.device.startswith("cpu (")
+    assert header.dtype == "float32"
+    assert header.prompt_ids == PROMPT
+    assert header.stop_ids == tokenizer.stop_ids
+    assert header.versions["torch"] == torch.__version__
+    assert Trace.from_json(trace.to_json()) == trace
+
+
+@pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)
+def test_a_list_of_ids_is_not_changed_and_may_be_changed_meanwhile(
+    config: DecodeConfig, tokenizer: Tokenizer
+) -> None:
+    model = model_for(config, tokenizer)
+    prompt = list(PROMPT)
+    events = stream(model, prompt, config)
+    prompt[:] = [200, 201]
+    commits = [event.commits for event in events]
+    assert prompt == [200, 201]
+    assert commits == [event.commits for event in stream(model, PROMPT, config)]
+
+
+@pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)
+def test_commits_hold_plain_numbers(config: DecodeConfig, tokenizer: Tokenizer) -> None:
+    for event in stream(model_for(config, tokenizer), PROMPT, config):
+        for commit in event.commits:
+            kinds = [type(value) for value in vars(commit).values()]
+            assert kinds == [int, int, float, bool]
+
+
+@pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)
+def test_half_precision_models_decode_too(config: DecodeConfig, tokenizer: Tokenizer) -> None:
+    model = model_for(config, tokenizer)
+    half = Model("tiny", model.net.to(torch.bfloat16), tokenizer)
+    trace = generate(half, PROMPT, config)
+    assert trace.header.dtype == "bfloat16"
+    assert trace.finish_reason in ("stop", "length")
+    assert {cache.keys[0].dtype for cache in model.net.caches} <= {torch.bfloat16}
+
+
+@pytest.mark.parametrize("config", [None, "d2f", {"block_size": 4}])
+def test_what_is_no_config_is_refused(config: Any, tokenizer: Tokenizer) -> None:
+    model = model_for(RUNS[0], tokenizer)
+    with pytest.raises(ValueError, match="config must be one of"):
+        stream(model, PROMPT, config)
+    with pytest.raises(ValueError, match="config must be one of"):
+        generate(model, PROMPT, config)
