@@ -103,10 +103,11 @@ def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> Non
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.half().contiguous() for key, value in split(net).items()}
-    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
-    (folder / "model.safetensors.part").replace(folder / "model.safetensors")
     text = json.dumps(config_json(net.config, stop_ids), indent=2) + "\n"
-    (folder / "config.json").write_text(text)
+    (folder / "config.json.part").write_text(text)
+    save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
+    for name in ("model.safetensors", "config.json"):
+        (folder / f"{name}.part").replace(folder / name)
 
 
 def model_config(raw: dict[str, Any]) -> ModelConfig:

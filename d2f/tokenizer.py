@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 Message = dict[str, str]
+ROLES = ("system", "user", "assistant")
 
 
 class Tokenizer:
@@ -60,10 +61,13 @@ class Tokenizer:
             messages: ``{"role": "user" | "assistant" | "system", "content": str}``, in order.
 
         Raises:
-            ValueError: content holds a special token's text (a mask or end token typed by a
-                visitor would otherwise become that token), or no template ships with the model.
+            ValueError: a role is none of these, content holds a special token's text (a mask or
+                end token typed by a visitor would otherwise become that token), or no template
+                ships with the model.
         """
         for message in messages:
+            if message["role"] not in ROLES:
+                raise ValueError(f"role must be one of {ROLES}, got {message['role']!r}")
             self._refuse_special(message["content"])
         if self._hf.chat_template is None:
             raise ValueError("this tokenizer has no chat template; encode plain text instead")

@@ -89,7 +89,9 @@ def test_cached_decoding_equals_recomputation(temperature: float, tokenizer: Tok
     for event in events:
         with torch.inference_mode():
             hidden = model.net(torch.tensor([ids]), causal_ends(len(ids)))
-            probabilities = model.net.logits(hidden)[0, -1].softmax(0)
+            logits = model.net.logits(hidden)[0, -1]
+            logits[tokenizer.mask_id] = -torch.inf
+            probabilities = logits.softmax(0)
         if temperature:
             token = int(torch.multinomial(probabilities[None], 1, generator=generator))
         else:

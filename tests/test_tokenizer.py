@@ -93,3 +93,8 @@ def test_a_tokenizer_without_a_chat_template_says_so(
         (tmp_path / name).write_bytes((tokenizer_folder / name).read_bytes())
     with pytest.raises(ValueError, match="this tokenizer has no chat template"):
         Tokenizer(tmp_path).encode_chat([{"role": "user", "content": "hi"}])
+
+
+def test_an_unknown_role_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="role must be .*'narrator'"):
+        tokenizer.encode_chat([{"role": "narrator", "content": "Once"}])

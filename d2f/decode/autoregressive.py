@@ -37,7 +37,8 @@ def _steps(model: Model, prompt_ids: list[int], config: ARConfig) -> Iterator[St
             ends = causal_ends(len(pending), model.device) if start == 0 else None
             hidden = model.net(ids, ends, cache, start)
             cache.advance(len(pending))
-            logits = forbid(model.net.logits(hidden[0, -1:]), None, model.tokenizer.vocab_size)
+            logits = model.net.logits(hidden[0, -1:])
+            logits = forbid(logits, model.tokenizer.mask_id, model.tokenizer.vocab_size)
             tokens, confidence = choose(logits, config, generator)
             token, probability = int(tokens), float(confidence)
         if token in model.tokenizer.stop_ids:

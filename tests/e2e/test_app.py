@@ -1,0 +1,70 @@
+"""What a new user runs: ``python app.py`` as a process of its own, on the models that ship."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from app.prompts import examples
+
+ROOT = Path(__file__).parent.parent.parent
+START_SECONDS = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment
+    )
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        wait_for(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def wait_for(address: str, process: subprocess.Popen) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        assert process.poll() is None, f"app.py ended with {process.returncode}"
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"app.py did not answer within {START_SECONDS} s")
+
+
+@pytest.mark.parametrize("task", ["gsm-mini", "sudoku-mini"])
+def test_the_shipped_models_race_on_an_example(context: BrowserContext, url: str, task: str):
+    page = context.new_page()
+    page.goto(url)
+    page.locator(".board .block-row").first.wait_for()
+    page.locator("[name=speed][value='1']").check()
+    problem = examples()[task][0]
+    page.get_by_label("Prompt").fill(problem.prompt)
+    page.get_by_role("button", name="Run the race").click()
+    board = page.locator(".board")
+    expect(board).to_have_attribute("data-state", "finished", timeout=60_000)
+    for lane in (0, 1):
+        assert page.locator(f".lane[data-lane='{lane}'] .answer").text_content()
+    shown = page.locator(".lane[data-lane='0'] [data-figure=tpf]").get_attribute("data-value")
+    assert float(shown) > 1, "D2F decoded no more than a token a forward"
+    expect(board.get_by_role("status")).to_contain_text("tokens per second")
