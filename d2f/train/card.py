@@ -50,10 +50,12 @@ def evaluate(model: Model, config: DecodeConfig, problems: int, seed: int = SEED
 
 def stage(recipe: dict[str, Any], tokens: int, seconds: float, log: Path) -> dict[str, Any]:
     """One stage of training as the card tells it; the loss curve thinned to some sixty points."""
+    # Names, not paths: a card is read on other machines.
+    origin = {key: Path(recipe[key]).name for key in ("init", "teacher") if recipe[key]}
     entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     every = max(1, len(entries) // CURVE_POINTS)
     return {
-        "recipe": recipe,
+        "recipe": recipe | origin,
         "tokens": tokens,
         "hours": round(seconds / 3600, 2),
         "machine": machine(),
