@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def cli(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """``python -m d2f.generate`` without the start of a process: (exit status, stdout, stderr)."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(models)
+        monkeypatch.setattr("d2f.registry.EMBEDDED", models)
         monkeypatch.setattr(sys, "argv", ["d2f.generate", *arguments])
         with pytest.raises(SystemExit) as status:
             runpy.run_module("d2f.generate", run_name="__main__")
@@ -63,12 +64,12 @@ def test_json_is_all_that_stdout_holds(models: Path) -> None:
         check=True,
     )
     answer = json.loads(done.stdout)
-    config = D2FConfig(max_new_tokens=24, block_size=16, max_active_blocks=3, tau_conf=0.5)
+    config = replace(PAIRS["mini"].config, max_new_tokens=24, tau_conf=0.5)
     trace = expected(models, "mini-d2f", config)
     assert answer["config"] == config_to_dict(config)
     assert answer["token_ids"] == list(trace.token_ids)
     assert answer["text"] == trace.text
-    assert answer["model"], answer["decoder"] == ("mini-d2f", "d2f")
+    assert (answer["model"], answer["decoder"]) == ("mini-d2f", "d2f")
     assert trace.metrics.keys() <= answer.keys()
     assert answer["forwards"] == trace.forwards
     assert done.stderr == ""
@@ -94,7 +95,7 @@ def test_threads_wait_passively(module: str) -> None:
     ("model", "config"),
     [
         ("mini-ar", ARConfig(max_new_tokens=20)),
-        ("mini-d2f", D2FConfig(max_new_tokens=20, block_size=16, max_active_blocks=3)),
+        ("mini-d2f", replace(PAIRS["mini"].config, max_new_tokens=20)),
         ("mini-dllm", VanillaConfig(max_new_tokens=20, block_size=32)),
     ],
 )
