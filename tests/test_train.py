@@ -18,7 +18,7 @@ from d2f.train.drills import drill
 from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
 from d2f.train.muon import orthogonalise
 from d2f.train.noise import Noise, causal_row
-from d2f.train.recipes import RECIPES
+from d2f.train.recipes import RECIPES, SHAPE
 from d2f.train.vocabulary import train_tokenizer
 
 MASK, PAD = 1, 0
@@ -238,7 +238,7 @@ def test_training_lowers_the_loss_and_resumes_where_it_stopped(tmp_path, folder,
     monkeypatch.setitem(trainer.RECIPES, "mini-ar", replace(RECIPES["mini-ar"], warmup=1000))
     small = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2}
     small |= {"num_kv_heads": 1, "head_dim": 16}
-    monkeypatch.setattr("d2f.train.recipes.SHAPE", {**trainer_shape(), **small})
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", {**SHAPE, **small})
     run_trainer(tmp_path, folder, "--tokens", "20000")
     run_trainer(tmp_path, folder, "--tokens", "40000")
     log = [json.loads(x) for x in (tmp_path / "runs/mini-ar/log.jsonl").read_text().splitlines()]
@@ -250,12 +250,6 @@ def test_training_lowers_the_loss_and_resumes_where_it_stopped(tmp_path, folder,
     assert model.config.causal and model.config.hidden_size == 32
     with pytest.raises(ValueError, match="made with other settings"):
         run_trainer(tmp_path, folder, "--tokens", "40000", "--learning-rate", "0.1")
-
-
-def trainer_shape():
-    from d2f.train.recipes import SHAPE
-
-    return SHAPE
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():
