@@ -13,7 +13,16 @@ from d2f.model import ModelConfig, Transformer
 from d2f.tasks import TASKS, draw, split_of
 from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer
-from d2f.train.data import NO_LOSS, Example, Row, batches, chunk_examples, collate, example
+from d2f.train.data import (
+    NO_LOSS,
+    NO_WINDOW,
+    Example,
+    Row,
+    batches,
+    chunk_examples,
+    collate,
+    example,
+)
 from d2f.train.drills import drill
 from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
 from d2f.train.muon import orthogonalise
@@ -55,6 +64,12 @@ def tiny(seed: int = 0, *, shift: bool = True) -> Transformer:
     return Transformer(config)
 
 
+def block_windows(row):
+    """(start, end, prefix) of every noisy window: indices into the row, and the context it sees."""
+    firsts = sorted({w.first for w in row.windows if w != NO_WINDOW})
+    return [(i, row.windows[i].window_end, row.ends[i]) for i in firsts]
+
+
 def test_causal_row_predicts_the_answer_and_nothing_of_the_prompt():
     row = causal_row(EXAMPLE)
     assert row.ids == [10, 11, 12, 20, 21, 22, 23, 24, 4]
@@ -64,57 +79,85 @@ def test_causal_row_predicts_the_answer_and_nothing_of_the_prompt():
 
 @pytest.mark.parametrize("seed", range(200))
 def test_corruption_masks_answers_only_and_labels_what_it_masks(seed):
-    rng = random.Random(seed)
-    for row in (NOISE.masked_row(EXAMPLE, rng), NOISE.block_row(EXAMPLE, rng)):
-        assert row.ids[:3] == EXAMPLE.prompt
-        assert row.labels[:3] == [NO_LOSS] * 3
-        canvas = EXAMPLE.answer + [PAD] * 64
-        for token, label, true in zip(row.ids[3:], row.labels[3:], canvas, strict=False):
-            assert (token, label) in ((true, NO_LOSS), (MASK, true))
-        assert any(label != NO_LOSS for label in row.labels)
+    row = NOISE.masked_row(EXAMPLE, random.Random(seed))
+    assert row.ids[:3] == EXAMPLE.prompt
+    assert row.labels[:3] == [NO_LOSS] * 3
+    canvas = EXAMPLE.answer + [PAD] * 64
+    for token, label, true in zip(row.ids[3:], row.labels[3:], canvas, strict=False):
+        assert (token, label) in ((true, NO_LOSS), (MASK, true))
+    assert any(label != NO_LOSS for label in row.labels)
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_block_rows_are_a_clean_prefix_and_a_bounded_window(seed):
+def test_block_rows_are_clean_blocks_and_views_of_the_answer_cut_into_windows(seed):
     row = NOISE.block_row(EXAMPLE, random.Random(seed))
-    blocks = [row.labels[i : i + 4] for i in range(3, len(row.ids), 4)]
-    noisy = [i for i, block in enumerate(blocks) if any(label != NO_LOSS for label in block)]
-    assert len(row.ids) == 3 + 4 * len(blocks)
-    assert noisy == list(range(noisy[0], len(blocks)))
-    assert 1 <= len(noisy) <= 3
+    windows = block_windows(row)
+    clean = windows[0][0]
+    canvas = EXAMPLE.prompt + EXAMPLE.answer + [PAD] * 8
+    assert row.ids[:clean] == canvas[:clean]
+    assert row.labels[:clean] == [NO_LOSS] * clean
+    assert [start for start, _, _ in windows[1:]] == [end for _, end, _ in windows[:-1]]
+    assert windows[-1][1] == len(row.ids) == len(row.labels) == len(row.ends) == len(row.windows)
+    covered = []
+    for start, end, prefix in windows:
+        assert (prefix - 3) % 4 == (end - start) % 4 == 0 and 1 <= (end - start) // 4 <= 3
+        assert prefix <= clean
+        assert set(row.ends[start:end]) == {prefix}
+        for i in range(start, end):
+            true = canvas[prefix + i - start]
+            assert (row.ids[i], row.labels[i]) in ((true, NO_LOSS), (MASK, true))
+        for block in range(start, end, 4):
+            assert any(label != NO_LOSS for label in row.labels[block : block + 4])
+        covered += range(prefix, prefix + end - start)
+    assert all(covered.count(i) == NOISE.views for i in range(3, 3 + len(EXAMPLE.answer)))
 
 
 def test_block_rows_reach_full_masks_and_train_on_padding():
-    rows = [NOISE.block_row(EXAMPLE, random.Random(seed)) for seed in range(300)]
-    first_blocks = [row.labels[3:7] for row in rows]
+    rows = [NOISE.block_row(EXAMPLE, random.Random(seed)) for seed in range(100)]
+    first_blocks = [row.labels[i : i + 4] for row in rows for i, _, at in block_windows(row)]
     assert [20, 21, 22, 23] in first_blocks
     assert any(PAD in row.labels for row in rows)
 
 
 def test_mask_ratios_grow_from_block_to_block_on_average():
     long = Example(prompt=[10], answer=list(range(5, 37)))
-    noise = replace(NOISE, max_window=3)
-    counts = [[0, 0], [0, 0], [0, 0]]
-    for seed in range(2000):
-        row = noise.block_row(long, random.Random(seed))
-        noisy = [row.labels[i : i + 4] for i in range(1, len(row.ids), 4)]
-        noisy = [block for block in noisy if any(label != NO_LOSS for label in block)]
-        if len(noisy) == 3:
-            for count, block in zip(counts, noisy, strict=True):
-                count[0] += sum(label != NO_LOSS for label in block)
-                count[1] += 4
-    ratios = [masked / total for masked, total in counts]
-    assert ratios[0] < ratios[1] < ratios[2]
+    counts = [0, 0, 0]
+    for seed in range(500):
+        row = NOISE.block_row(long, random.Random(seed))
+        for start, end, _ in block_windows(row):
+            if end - start == 12:
+                for i in range(3):
+                    block = row.labels[start + 4 * i : start + 4 * i + 4]
+                    counts[i] += sum(label != NO_LOSS for label in block)
+    assert counts[0] < counts[1] < counts[2]
 
 
-def test_block_rows_have_the_decoders_visibility():
-    row = NOISE.block_row(EXAMPLE, random.Random(3))
-    total = len(row.ids)
-    assert row.ends == block_causal_ends(0, total, 3, 4, total).tolist()
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("foresight", [True, False])
+def test_windows_see_what_the_decoder_shows_them(shift, foresight):
+    """Against the model's own forward over each window's prefix and blocks, one at a time."""
+    net = tiny(shift=shift)
+    row = NOISE.block_row(Example([10, 11, 12], list(range(5, 26))), random.Random(3))
+    expected = []
+    for start, end, prefix in block_windows(row):
+        ids = torch.tensor([row.ids[:prefix] + row.ids[start:end]])
+        ends = block_causal_ends(0, ids.shape[1], 3, 4, ids.shape[1])
+        if foresight:
+            ends[prefix:] = ids.shape[1]
+        labelled = [i for i in range(start, end) if row.labels[i] != NO_LOSS]
+        hidden = net(ids, ends)[0, [prefix + i - start - shift for i in labelled]]
+        expected.append(net.logits(hidden))
+    batch = collate([row, NOISE.block_row(EXAMPLE, random.Random(1))])
+    found = target_logits(net, batch, foresight=foresight)
+    expected = torch.cat(expected)
+    assert len(expected) > 20
+    torch.testing.assert_close(found[: len(expected)], expected)
 
 
 def test_collate_pads_on_the_right_without_loss():
-    batch = collate([Row([1, 2], [NO_LOSS, 2], [2, 2]), Row([3], [3], [1])])
+    batch = collate(
+        [Row([1, 2], [NO_LOSS, 2], [2, 2], [NO_WINDOW] * 2), Row([3], [3], [1], [NO_WINDOW])]
+    )
     assert batch.ids.tolist() == [[1, 2], [3, 0]]
     assert batch.labels.tolist() == [[NO_LOSS, 2], [3, NO_LOSS]]
     assert batch.ends.tolist() == [[2, 2], [1, 1]]
@@ -126,9 +169,8 @@ def test_padding_a_batch_leaves_logits_unchanged():
     rng = random.Random(0)
     short = NOISE.block_row(Example([10], [20, 4]), rng)
     long = NOISE.block_row(Example([10, 11, 12, 13], list(range(5, 30))), rng)
-    alone = target_logits(net, collate([short]), collate([short]).ends)
-    batch = collate([short, long])
-    together = target_logits(net, batch, batch.ends)
+    alone = target_logits(net, collate([short]))
+    together = target_logits(net, collate([short, long]))
     torch.testing.assert_close(together[: len(alone)], alone)
 
 
@@ -138,7 +180,7 @@ def test_labels_are_predicted_from_the_position_the_model_uses(shift):
     batch = collate([NOISE.masked_row(EXAMPLE, random.Random(1))])
     hidden = net(batch.ids, batch.ends)[0]
     wanted = [i - shift for i, label in enumerate(batch.labels[0].tolist()) if label != NO_LOSS]
-    torch.testing.assert_close(target_logits(net, batch, batch.ends), net.logits(hidden[wanted]))
+    torch.testing.assert_close(target_logits(net, batch), net.logits(hidden[wanted]))
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])

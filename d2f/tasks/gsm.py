@@ -2,7 +2,8 @@
 
 A story keeps one running value; every event is one sentence of the prompt and one sentence of the
 worked solution, which restates it and calculates. So the solution is a function of the prompt.
-All values stay within 1..99. Knows nothing of splits, tokenizers or models.
+All values stay within 1..60, and what is added or taken is small, as in a child's first book of
+sums. Knows nothing of splits, tokenizers or models.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MEN = (
 ).split()
 STEP_COUNTS = (2, 3, 4, 5, 6)
 STEP_WEIGHTS = (30, 30, 22, 11, 7)
+MOST = 60
 CONNECTORS = ("", "", "", "Then ", "Later ", "After that, ")
 
 
@@ -246,7 +248,7 @@ class Story:
     def now(self, left: int, sign: str, right: int) -> str:
         return f"{self.fill(self.scene.has)} {self.counted(left, sign, right)}"
 
-    def number(self, low: int, most: int, high: int = 30) -> int:
+    def number(self, low: int, most: int, high: int = 15) -> int:
         """A random operand up to `most`, smaller when easy; 0 if there is no room for one."""
         top = min(most, ceiling(max(low, 9), high, self.difficulty))
         return self.rng.randint(low, top) if top >= low else 0
@@ -273,7 +275,7 @@ def capital(sentence: str) -> str:
 
 
 def _gain(story: Story) -> None:
-    n = story.number(story.least, 99 - story.value)
+    n = story.number(story.least, MOST - story.value)
     if not n:
         return
     noun = story.unit.of(n)
@@ -297,12 +299,12 @@ def _halve(story: Story) -> None:
 
 def _grow(story: Story) -> None:
     factor, template = story.rng.choice(story.scene.growths)
-    if story.value * factor <= 99:
+    if story.value * factor <= MOST:
         story.tell(story.fill(template), story.now(factor, "*", story.value))
 
 
 def _group_step(story: Story, templates: tuple[str, ...], sign: str, room: int) -> None:
-    k, n = story.group(min(room, 36))
+    k, n = story.group(min(room, 20))
     if not k or not templates:
         return
     before = story.value
@@ -312,7 +314,7 @@ def _group_step(story: Story, templates: tuple[str, ...], sign: str, room: int) 
 
 
 def _gain_groups(story: Story) -> None:
-    _group_step(story, story.scene.group_gains, "+", 99 - story.value)
+    _group_step(story, story.scene.group_gains, "+", MOST - story.value)
 
 
 def _lose_groups(story: Story) -> None:
@@ -332,7 +334,7 @@ def _pack(story: Story) -> None:
 
 def _sell_all(story: Story) -> None:
     """Turns things into money."""
-    price = story.number(2, 99 // story.value, high=9)
+    price = story.number(2, MOST // story.value, high=9)
     if not price or story.scene is OWNING_MONEY or "she" not in story.words:
         return
     event = story.fill("{she} sells all of the {unit} for {price} dollars each", price=price)
@@ -365,10 +367,11 @@ def _form_groups(story: Story) -> None:
 
 
 def _compare(story: Story) -> None:
-    n = story.number(2, 99, high=60)
-    if n == story.value:
+    gap = story.number(2, MOST)
+    more = story.rng.random() < 0.5
+    n = story.value - gap if more else story.value + gap
+    if not 2 <= n <= MOST:
         return
-    more = story.value > n
     left, right = (story.value, n) if more else (n, story.value)
     difference = story.calculate(left, "-", right)
     noun, word = story.unit.of(story.value), "more" if more else "fewer"
@@ -380,7 +383,7 @@ def _compare(story: Story) -> None:
 
 
 def _together(story: Story) -> None:
-    n = story.number(2, 99 - story.value)
+    n = story.number(2, MOST - story.value)
     if not n:
         return
     total = story.counted(story.value, "+", n)
@@ -389,7 +392,7 @@ def _together(story: Story) -> None:
 
 
 def _times_as_many(story: Story) -> None:
-    k = story.number(2, 99 // story.value, high=9)
+    k = story.number(2, MOST // story.value, high=9)
     if not k:
         return
     result = story.counted(k, "*", story.value)
@@ -399,7 +402,7 @@ def _times_as_many(story: Story) -> None:
 
 
 def _wish(story: Story) -> None:
-    goal = story.value + story.number(2, 99 - story.value)
+    goal = story.value + story.number(2, MOST - story.value)
     if goal == story.value:
         return
     missing = story.calculate(goal, "-", story.value)
@@ -416,11 +419,11 @@ def _open_person(story: Story) -> None:
     """How a person comes by the first things."""
     rng, kind = story.rng, story.rng.random()
     if kind < 0.5:
-        story.value = story.number(2, 99, high=60)
+        story.value = story.number(2, MOST, high=40)
         story.telling.append(story.fill("{name} has {n} {unit}.", n=story.value))
         story.solution.append(story.fill("{name} starts with {n} {unit}.", n=story.value))
     elif kind < 0.65 or story.unit is DOLLARS:
-        k, n = story.group(ceiling(20, 99, story.difficulty))
+        k, n = story.group(ceiling(20, MOST, story.difficulty))
         if story.unit is DOLLARS:
             event = story.fill("{name} earns {n} dollars a day for {k} days", n=n, k=k)
         else:
@@ -428,14 +431,14 @@ def _open_person(story: Story) -> None:
             event = story.fill("{name} has {k} {pack} of {n} {unit}", n=n, k=k, pack=pack)
         story.tell(event, story.now(k, "*", n))
     elif kind < 0.8:
-        n = story.number(2, 60, high=45)
-        m = story.number(2, 99 - n)
+        n = story.number(2, MOST, high=40)
+        m = story.number(2, MOST - n)
         colours = rng.choice(("red and {m} green", "small and {m} big"))
         event = story.fill("{name} has {n} " + colours + " {unit}", n=n, m=m)
         story.tell(event, story.now(n, "+", m))
     else:
-        n = story.number(2, 60, high=45)
-        m = story.number(2, 99 - n)
+        n = story.number(2, MOST, high=40)
+        m = story.number(2, MOST - n)
         story.telling.append(story.fill("{friend} has {n} {unit}.", n=n))
         story.solution.append(story.telling[-1])
         event = story.fill("{name} has {m} more {unit} than {friend}", m=m)
@@ -443,7 +446,7 @@ def _open_person(story: Story) -> None:
 
 
 def _open_place(story: Story, place: Place) -> None:
-    story.value = story.number(3, 99, high=60)
+    story.value = story.number(3, MOST, high=40)
     there = f"There are {story.value} {place.unit.many} {place.where}"
     story.telling.append(there + ".")
     story.solution.append(there + " at first.")
@@ -551,9 +554,9 @@ AGES = Relation(
 def _relate(story: Story, relation: Relation, other: str, name: str) -> None:
     """One more person, compared to the one before."""
     rng, value = story.rng, story.value
-    options = [(relation.more, "+", story.number(2, 99 - value))]
+    options = [(relation.more, "+", story.number(2, MOST - value))]
     options.append((relation.fewer, "-", story.number(2, value - 2)))
-    options.append((relation.times, "*", story.number(2, 99 // value, high=9)))
+    options.append((relation.times, "*", story.number(2, MOST // value, high=9)))
     options.append((relation.times, "/", 2 if value % 2 == 0 and value >= 4 else 0))
     how, sign, n = rng.choice([option for option in options if option[2]])
     amount = f"half {how}" if sign == "/" else f"{times(n) if sign == '*' else n} {how}"
@@ -569,7 +572,7 @@ def _relation_story(rng: random.Random, difficulty: float, target: int) -> Story
     count = min(target, rng.choice((2, 3, 4, 4))) + 1
     names = rng.sample(WOMEN + MEN, count)
     story = Story(rng, difficulty, OWNING_THINGS, THINGS[0], {})
-    values = [story.number(2, 99, high=40)]
+    values = [story.number(2, MOST, high=30)]
     story.value = values[0]
     story.telling.append(f"{names[0]} {relation.verb} {values[0]} {relation.unit}.")
     story.solution.append(story.telling[0])
@@ -588,7 +591,7 @@ def _ask_about_two(
     """Ends on the sum of, or the difference between, the first and the last person."""
     (first, last), (a, b) = names, values
     ages = relation is AGES
-    if a + b <= 99 and (a == b or story.rng.random() < 0.5):
+    if a + b <= MOST and (a == b or story.rng.random() < 0.5):
         what = relation.unit if not ages else "years"
         verb = "are" if ages else "have"
         total = story.calculate(a, "+", b)
@@ -630,7 +633,7 @@ def _work_story(rng: random.Random, difficulty: float, target: int) -> Story:
     words = _people(rng)
     story = Story(rng, difficulty, OWNING_THINGS, Noun(unit, unit), words)
     if target > 2:
-        a, b = rng.randint(1, 5), rng.randint(1, 4)
+        a, b = rng.randint(2, 5), rng.randint(2, 4)
         text = f"{{name}} {does} {a} {unit} every morning and {b} every evening"
         event = story.fill(text)
         story.tell(
@@ -642,14 +645,14 @@ def _work_story(rng: random.Random, difficulty: float, target: int) -> Story:
         story.telling.append(event + ".")
         story.solution.append(event + ".")
     rate = story.value
-    days = rng.randint(2, min(9, 80 // rate))
+    days = rng.randint(2, min(9, 45 // rate))
     story.telling.append(story.fill("{she} keeps going for ").capitalize() + f"{days} days.")
     done = story.calculate(days, "*", rate)
     story.solution.append(story.fill(f"In {days} days {{she}} {does} {done} {unit}."))
     rest = rng.randint(2, 9)
-    further = rng.randint(2, 9) * rest if target > 3 else story.number(2, 99 - story.value)
+    further = rng.randint(2, 9) * rest if target > 3 else story.number(2, MOST - story.value)
     goal = story.value + further
-    if target < 2 or goal > 99:
+    if target < 2 or goal > MOST:
         story.question = story.fill(f"How many {unit} does {{she}} {do}?")
         return story
     left = story.calculate(goal, "-", story.value)

@@ -23,9 +23,15 @@ class Exercise(NamedTuple):
     answer: str
 
 
+def _factors(rng: random.Random, d: float) -> tuple[int, int]:
+    """A digit and a number from 3 to 15, with a product of at most 99."""
+    a = rng.randint(2, ceiling(4, 9, d))
+    return a, rng.randint(3, min(99 // a, ceiling(9, 15, d)))
+
+
 def _linear(rng: random.Random, d: float) -> Exercise:
-    a, x = rng.randint(2, ceiling(4, 9, d)), rng.randint(2, ceiling(9, 25, d))
-    b = rng.randint(1, ceiling(9, 40, d))
+    a, x = _factors(rng, d)
+    b = rng.randint(1, ceiling(9, 15, d))
     if rng.random() < 0.5 or a * x <= b:
         equation, c = f"{a}x + {b} = {a * x + b}", a * x + b
         first = f"Subtract {b} from both sides: {a}x = {c} - {b} = {a * x}."
@@ -42,8 +48,8 @@ def _equation(rng: random.Random, equation: str) -> str:
 
 
 def _linear_quotient(rng: random.Random, d: float) -> Exercise:
-    a, q = rng.randint(2, ceiling(4, 9, d)), rng.randint(2, ceiling(9, 25, d))
-    b = rng.randint(1, ceiling(9, 40, d))
+    a, q = _factors(rng, d)
+    b = rng.randint(1, ceiling(9, 15, d))
     if rng.random() < 0.5 or q <= b:
         equation = f"x / {a} + {b} = {q + b}"
         first = f"Subtract {b} from both sides: x / {a} = {q + b} - {b} = {q}."
@@ -55,13 +61,13 @@ def _linear_quotient(rng: random.Random, d: float) -> Exercise:
 
 
 def _linear_bracket(rng: random.Random, d: float) -> Exercise:
-    a, s = rng.randint(2, ceiling(4, 9, d)), rng.randint(3, ceiling(9, 25, d))
+    a, s = _factors(rng, d)
     if rng.random() < 0.5:
         b = rng.randint(1, s - 1)
         equation, x = f"{a}(x + {b}) = {a * s}", s - b
         second = f"Subtract {b} from both sides: x = {s} - {b} = {x}."
     else:
-        b = rng.randint(1, ceiling(9, 30, d))
+        b = rng.randint(1, ceiling(9, 15, d))
         equation, x = f"{a}(x - {b}) = {a * s}", s + b
         second = f"Add {b} to both sides: x = {s} + {b} = {x}."
     sign = "+" if "+" in equation else "-"
@@ -71,8 +77,8 @@ def _linear_bracket(rng: random.Random, d: float) -> Exercise:
 
 def _linear_both_sides(rng: random.Random, d: float) -> Exercise:
     c, e = rng.randint(2, 5), rng.randint(2, ceiling(3, 5, d))
-    a, x = c + e, rng.randint(2, ceiling(6, 15, d))
-    b = rng.randint(1, ceiling(9, 30, d))
+    a, x = c + e, rng.randint(2, ceiling(6, 9, d))
+    b = rng.randint(1, ceiling(9, 15, d))
     right = e * x + b
     equation = f"{a}x + {b} = {c}x + {right}"
     lines = [
@@ -88,7 +94,7 @@ def _fraction(n: int, m: int) -> str:
 
 
 def _fraction_sum(rng: random.Random, d: float) -> Exercise:
-    top = ceiling(5, 12, d)
+    top = ceiling(5, 8, d)
     b, e = rng.randint(2, top), rng.randint(2, top)
     a, c = rng.randint(1, b - 1), rng.randint(1, e - 1)
     sign = "+" if rng.random() < 0.5 or a * e <= c * b else "-"
@@ -114,9 +120,9 @@ def _compute(rng: random.Random, expression: str) -> str:
 
 
 def _simplify(rng: random.Random, d: float) -> Exercise:
-    m = rng.randint(2, ceiling(8, 20, d))
+    m = rng.randint(2, ceiling(8, 10, d))
     n = rng.choice([k for k in range(1, m) if gcd(k, m) == 1])
-    k = rng.randint(2, ceiling(4, 12, d))
+    k = rng.randint(2, ceiling(4, 9, d))
     before = f"{n * k}/{m * k}"
     lines = [
         f"The greatest common divisor of {n * k} and {m * k} is {k}.",
@@ -128,7 +134,7 @@ def _simplify(rng: random.Random, d: float) -> Exercise:
 
 
 def _euclid(rng: random.Random, d: float) -> Exercise:
-    k, top = rng.randint(1, 15), ceiling(30, 99, d)
+    k, top = rng.randint(1, 12), ceiling(30, 60, d)
     a, b = (k * rng.randint(2, max(3, top // k)) for _ in range(2))
     a, b = max(a, b), min(a, b)
     if a == b:
@@ -147,7 +153,7 @@ def _euclid(rng: random.Random, d: float) -> Exercise:
 
 
 def _power(rng: random.Random, d: float) -> Exercise:
-    top = ceiling(99, 999, d)
+    top = ceiling(99, 256, d)
     base = rng.randint(2, 9)
     fits = [k for k in range(2, 10) if base**k <= top]
     exponent = rng.choice(fits)
@@ -155,7 +161,7 @@ def _power(rng: random.Random, d: float) -> Exercise:
     for k in range(2, exponent + 1):
         lines.append(f"{base}^{k} = {value} * {base} = {value * base}")
         value *= base
-    n = rng.randint(1, min(ceiling(9, 60, d), value - 1))
+    n = rng.randint(1, min(ceiling(9, 15, d), value - 1))
     sign = rng.choice("+-")
     answer = value + n if sign == "+" else value - n
     lines.append(f"{value} {sign} {n} = {answer}")
@@ -183,9 +189,9 @@ def _many(unit: str, n: int) -> str:
 
 def _convert(rng: random.Random, d: float) -> Exercise:
     big, small, factor = rng.choice(CONVERSIONS)
-    k, n = rng.randint(2, 9), rng.randint(1, min(factor - 1, ceiling(20, 999, d)))
+    k, n = rng.randint(2, 9), rng.randint(1, min(factor - 1, ceiling(9, 20, d)))
     if factor == 1000:
-        n = max(10, n // 10 * 10)
+        n = 10 * rng.randint(1, ceiling(20, 99, d))
     total = k * factor
     lines = [
         f"{_many(big, 1).capitalize()} is {_many(small, factor)}.".replace("Foot", "foot"),
@@ -203,7 +209,7 @@ def _convert(rng: random.Random, d: float) -> Exercise:
 
 def _percent(rng: random.Random, d: float) -> Exercise:
     tens = rng.randint(1, 9)
-    n = 10 * rng.randint(2, ceiling(12, 90, d))
+    n = 10 * rng.randint(2, ceiling(9, 12, d))
     tenth, part = n // 10, n // 10 * tens
     p = 10 * tens
     lines = [
@@ -225,9 +231,9 @@ def _percent(rng: random.Random, d: float) -> Exercise:
 
 
 def _brackets(rng: random.Random, d: float) -> Exercise:
-    k, s = rng.randint(2, 9), rng.randint(3, ceiling(9, 30, d))
+    k, s = _factors(rng, d)
     plus = rng.random() < 0.5
-    b = rng.randint(1, s - 1) if plus else rng.randint(1, ceiling(9, 30, d))
+    b = rng.randint(1, s - 1) if plus else rng.randint(1, ceiling(9, 15, d))
     a = s - b if plus else s + b
     inner = f"{a} {'+' if plus else '-'} {b}"
     shape = rng.choice(("{k} * ({inner})", "({inner}) * {k}"))
@@ -238,23 +244,23 @@ def _brackets(rng: random.Random, d: float) -> Exercise:
 
 
 def _precedence(rng: random.Random, d: float) -> Exercise:
-    a, b = rng.randint(2, 9), rng.randint(2, ceiling(9, 20, d))
+    a, b = rng.randint(2, 9), rng.randint(2, 9)
     product = a * b
     kind = rng.randrange(3)
     if kind == 0:
-        c = rng.randint(product, product + ceiling(9, 60, d))
+        c = rng.randint(product, product + ceiling(9, 15, d))
         sign = rng.choice("+-")
         expression, rest = f"{c} {sign} {a} * {b}", f"{c} {sign} {product}"
         answer = c + product if sign == "+" else c - product
         lines = [f"First multiply: {a} * {b} = {product}."]
     elif kind == 1:
-        c = rng.randint(1, min(product, ceiling(9, 60, d)))
+        c = rng.randint(1, min(product, ceiling(9, 15, d)))
         sign = rng.choice("+-")
         expression, rest = f"{a} * {b} {sign} {c}", f"{product} {sign} {c}"
         answer = product + c if sign == "+" else product - c
         lines = [f"First multiply: {a} * {b} = {product}."]
     else:
-        c, e = rng.randint(2, 9), rng.randint(2, 9)
+        c, e = rng.randint(2, 5), rng.randint(2, 5)
         expression, rest = f"{a} * {b} + {c} * {e}", f"{product} + {c * e}"
         answer = product + c * e
         lines = [f"First multiply: {a} * {b} = {product} and {c} * {e} = {c * e}."]
@@ -266,8 +272,8 @@ def _precedence(rng: random.Random, d: float) -> Exercise:
 def _rectangle(rng: random.Random, d: float) -> Exercise:
     unit = rng.choice(("centimeters", "meters"))
     area = rng.random() < 0.5
-    a = rng.randint(3, ceiling(12, 60, d))
-    b = rng.randint(2, ceiling(9, 12 if area else 60, d))
+    a = rng.randint(3, ceiling(9, 12 if area else 25, d))
+    b = rng.randint(2, ceiling(9, 9 if area else 15, d))
     side = f"A rectangle is {a} {unit} long and {b} {unit} wide."
     if area:
         prompt = rng.choice((f"{side} What is its area?", f"{side} Find the area."))
@@ -287,7 +293,7 @@ def _rectangle(rng: random.Random, d: float) -> Exercise:
 
 def _average(rng: random.Random, d: float) -> Exercise:
     count = rng.randint(2, ceiling(3, 4, d))
-    mean = rng.randint(3, ceiling(12, 40, d))
+    mean = rng.randint(3, ceiling(9, 12, d))
     numbers = [rng.randint(1, 2 * mean - 1) for _ in range(count - 1)]
     last = count * mean - sum(numbers)
     if last < 1 or last > 99:
@@ -304,7 +310,7 @@ def _average(rng: random.Random, d: float) -> Exercise:
 
 
 def _sequence(rng: random.Random, d: float) -> Exercise:
-    start, gap = rng.randint(1, ceiling(12, 60, d)), rng.randint(2, ceiling(5, 20, d))
+    start, gap = rng.randint(1, ceiling(12, 30, d)), rng.randint(2, ceiling(5, 12, d))
     terms = [start + i * gap for i in range(4)]
     if rng.random() < 0.4:
         terms.reverse()
@@ -324,7 +330,7 @@ def _sequence(rng: random.Random, d: float) -> Exercise:
 
 def _remainder(rng: random.Random, d: float) -> Exercise:
     b = rng.randint(3, 9)
-    a = rng.randint(b + 1, ceiling(40, 199, d))
+    a = rng.randint(b + 1, ceiling(40, 80, d))
     q, r = divmod(a, b)
     prompts = ("What is the remainder of {} divided by {}?", "Divide {} by {}. What is left over?")
     lines = [
@@ -335,7 +341,7 @@ def _remainder(rng: random.Random, d: float) -> Exercise:
 
 
 def _product(rng: random.Random, d: float) -> Exercise:
-    a, b = rng.randint(11, ceiling(30, 199, d)), rng.randint(3, 9)
+    a, b = rng.randint(11, ceiling(30, 49, d)), rng.randint(3, 9)
     a += a % 10 == 0
     tens, ones = a // 10 * 10, a % 10
     lines = [
@@ -369,7 +375,7 @@ ODDS = (12, 8, 8, 8, 10, 3, 5, 4, 8, 5, 7, 10, 6, 7, 5, 4, 5)
 
 
 def _follow_up(rng: random.Random, d: float, value: int) -> tuple[Turn, str]:
-    kind = rng.choice(("multiply", "add", "subtract") if value < 100 else ("add", "subtract"))
+    kind = rng.choice(("multiply", "add", "subtract") if value <= 12 else ("add", "subtract"))
     if kind == "subtract" and value < 2:
         kind = "add"
     if kind == "multiply":
@@ -377,11 +383,11 @@ def _follow_up(rng: random.Random, d: float, value: int) -> tuple[Turn, str]:
         prompt, result = f"Now multiply the answer by {n}.", value * n
         line = f"{value} * {n} = {result}"
     elif kind == "add":
-        n = rng.randint(1, ceiling(9, 60, d))
+        n = rng.randint(1, ceiling(9, 15, d))
         prompt, result = f"Now add {n} to the answer.", value + n
         line = f"{value} + {n} = {result}"
     else:
-        n = rng.randint(1, min(value - 1, ceiling(9, 60, d)))
+        n = rng.randint(1, min(value - 1, ceiling(9, 15, d)))
         prompt, result = f"Now subtract {n} from the answer.", value - n
         line = f"{value} - {n} = {result}"
     lines = f"The answer was {value}.\n{line}\n#### {result}"

@@ -67,8 +67,8 @@ def _choose_givens(rng: random.Random, grid: str, count: int) -> list[int]:
 
 
 def make(rng: random.Random, difficulty: float) -> Problem:
-    """A puzzle with 5 to 9 givens; easier ones have up to 12."""
-    count = rng.randint(ceiling(10, 5, difficulty), ceiling(12, 9, difficulty))
+    """A puzzle with 6 to 10 givens; easier ones have up to 12."""
+    count = rng.randint(ceiling(10, 6, difficulty), ceiling(12, 10, difficulty))
     grid = rng.choice(grids())
     kept = set(_choose_givens(rng, grid, count))
     puzzle = "".join(digit if cell in kept else "_" for cell, digit in enumerate(grid))

@@ -8,6 +8,7 @@ in :mod:`d2f.train.noise`. Held-out problems never appear.
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +20,9 @@ from d2f.train.drills import drill
 CHUNK = 1024
 DRILLS = "drills"
 # Shares of examples; the families with more to compute get more.
-MIX = {"gsm-mini": 0.28, "math-mini": 0.20, "code-mini": 0.12, "sudoku-mini": 0.15, DRILLS: 0.25}
+MIX = {"gsm-mini": 0.27, "math-mini": 0.23, "code-mini": 0.12, "sudoku-mini": 0.13, DRILLS: 0.25}
 NO_LOSS = -1
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,44 @@ class Example:
     answer: list[int]
 
 
+class Window(NamedTuple):
+    """Where a token of a noisy window looks beside the context: keys ``first .. block_end - 1``.
+
+    Indices into the row; ``window_end`` is where the last block of the window ends, which the
+    teacher sees.
+    """
+
+    first: int
+    block_end: int
+    window_end: int
+
+
+NO_WINDOW = Window(0, 0, 0)
+
+
 @dataclass(frozen=True)
 class Row:
-    """One training sequence: input ids, labels (``NO_LOSS`` where none), visible ends."""
+    """One training sequence: input ids, labels (``NO_LOSS`` where none), visible ends.
+
+    Several noisy windows may share one context: a window's token sees keys ``0 .. end - 1`` of the
+    context, its own :class:`Window`, and nothing of the other windows. It stands at the position
+    where the context it sees ends, plus its offset in the window.
+    """
 
     ids: list[int]
     labels: list[int]
     ends: list[int]
+    windows: list[Window]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows: ``ids``, ``labels``, ``ends`` are (B, T); ``lengths`` is (B,)."""
+    """Right-padded rows: ``ids``, ``labels``, ``ends`` (B, T); ``windows`` (B, T, 3)."""
 
     ids: Tensor
     labels: Tensor
     ends: Tensor
+    windows: Tensor
     lengths: Tensor
 
     @property
@@ -119,12 +143,13 @@ def collate(rows: list[Row]) -> Batch:
     """Pad on the right; padding rows see the first key only and bear no loss."""
     longest = max(len(row.ids) for row in rows)
 
-    def padded(values: list[int], fill: int) -> list[int]:
+    def padded(values: list[V], fill: V) -> list[V]:
         return values + [fill] * (longest - len(values))
 
     return Batch(
         ids=torch.tensor([padded(row.ids, 0) for row in rows]),
         labels=torch.tensor([padded(row.labels, NO_LOSS) for row in rows]),
         ends=torch.tensor([padded(row.ends, 1) for row in rows]),
+        windows=torch.tensor([padded(row.windows, NO_WINDOW) for row in rows]),
         lengths=torch.tensor([len(row.ids) for row in rows]),
     )

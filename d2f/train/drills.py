@@ -24,18 +24,18 @@ def _calculation(rng: random.Random) -> str:
 
 
 def _terms(rng: random.Random) -> tuple[int, int]:
-    if rng.random() < 0.7:
-        total = rng.randint(2, 99)
-        a = rng.randint(1, total - 1)
-        return a, total - a
-    a, b = rng.randint(1, 900), rng.randint(1, 99)
-    return (a, b) if rng.random() < 0.5 else (b, a)
+    """Mostly a number up to 60 and one up to 15; at times more than two digits."""
+    a, b = rng.randint(1, 60), rng.randint(1, 15)
+    if rng.random() < 0.1:
+        a += 10 * rng.randint(4, 40)
+    elif rng.random() < 0.1:
+        b += rng.randint(1, 40)
+    return (a, b) if rng.random() < 0.7 else (b, a)
 
 
 def _factors(rng: random.Random) -> tuple[int, int]:
     a = rng.randint(2, 9)
-    if rng.random() < 0.7:
-        b = rng.randint(2, 99 // a)
-    else:
-        b = rng.randint(2, 12) * rng.choice((1, 10))
+    b = rng.randint(2, min(30, 99 // a))
+    if rng.random() < 0.1:
+        b = rng.randint(2, 12) * 10
     return (a, b) if rng.random() < 0.5 else (b, a)

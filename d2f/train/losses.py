@@ -1,7 +1,7 @@
 """Training losses, computed at the positions that bear one: the head never sees the others.
 
 Distillation (arXiv 2508.09192, Eq. 3 and Algorithm 1): teacher and student read the same noisy
-sequence, the teacher with every block in sight, the student block-causally.
+sequence, the teacher with every block of a window in sight, the student block-causally.
 """
 
 import torch
@@ -12,11 +12,47 @@ from d2f.model import Transformer
 from d2f.train.data import NO_LOSS, Batch
 
 
-def target_logits(net: Transformer, batch: Batch, ends: Tensor) -> Tensor:
-    """(N, V) logits for the N labelled positions under these visible ends (B, T)."""
-    hidden = net(batch.ids, ends).flatten(0, 1)
-    positions = (batch.labels != NO_LOSS).flatten().nonzero()[:, 0]
-    return net.logits(hidden[positions - int(net.config.logit_shift)])
+def sight(batch: Batch, *, foresight: bool) -> Tensor:
+    """(B, T, T) mask, True where a row may look; with foresight, to the end of its window."""
+    keys = torch.arange(batch.ids.shape[1])
+    first, block_end, window_end = batch.windows[..., None].unbind(2)
+    last = window_end if foresight else block_end
+    return (keys < batch.ends[..., None]) | ((keys >= first) & (keys < last))
+
+
+def positions(batch: Batch) -> Tensor:
+    """(B, T) positions: a window begins where the context it sees ends; padding stands at 0."""
+    index = torch.arange(batch.ids.shape[1])
+    first, window_end = batch.windows[..., 0], batch.windows[..., 2]
+    own = torch.where(window_end > 0, batch.ends + index - first, index)
+    return torch.where(index < batch.lengths[:, None], own, 0)
+
+
+def hidden_states(net: Transformer, batch: Batch, *, foresight: bool = False) -> Tensor:
+    """(B, T, hidden_size): the network's layers under a batch's sight and positions."""
+    groups = net.config.num_heads // net.config.num_kv_heads
+    mask = sight(batch, foresight=foresight).repeat(1, groups, 1)[:, None]
+    x = net.embed_tokens(batch.ids)
+    where = positions(batch)
+    cos, sin = (table[where] for table in net.rotary(0, net.config.max_length, x.dtype))
+    for layer in net.layers:
+        x = layer(x, (cos, sin), mask, None, 0)
+    return net.norm(x)
+
+
+def target_logits(net: Transformer, batch: Batch, *, foresight: bool = False) -> Tensor:
+    """(N, V) logits for the N labelled positions.
+
+    With logit shift a position is predicted from the one before it: for the first of a window,
+    the last one of its context.
+    """
+    hidden = hidden_states(net, batch, foresight=foresight)
+    row, source = (batch.labels != NO_LOSS).nonzero().unbind(1)
+    if net.config.logit_shift:
+        window = batch.windows[row, source]
+        opens = (window[:, 2] > 0) & (window[:, 0] == source)
+        source = torch.where(opens, batch.ends[row, source], source) - 1
+    return net.logits(hidden[row, source])
 
 
 def targets(batch: Batch) -> Tensor:
@@ -26,7 +62,7 @@ def targets(batch: Batch) -> Tensor:
 
 def data_loss(net: Transformer, batch: Batch) -> Tensor:
     """Mean cross-entropy of the labels."""
-    return F.cross_entropy(target_logits(net, batch, batch.ends), targets(batch))
+    return F.cross_entropy(target_logits(net, batch), targets(batch))
 
 
 def divergence(teacher: Tensor, student: Tensor, direction: str) -> Tensor:
@@ -48,13 +84,12 @@ def distillation_loss(
 ) -> Tensor:
     """``share`` of teacher divergence plus ``1 - share`` of cross-entropy on the data.
 
-    The teacher sees the whole row (its full length), the student ``batch.ends``.
+    The teacher sees each window whole, the student up to the end of the block.
     """
-    logits = target_logits(student, batch, batch.ends)
+    logits = target_logits(student, batch)
     loss = (1 - share) * F.cross_entropy(logits, targets(batch))
     if share:
         with torch.no_grad():
-            full = batch.lengths[:, None].expand_as(batch.ends)
-            soft = target_logits(teacher, batch, full)
+            soft = target_logits(teacher, batch, foresight=True)
         loss = loss + share * divergence(soft, logits, direction)
     return loss

@@ -7,31 +7,36 @@ section 4.2, Algorithm 1): a mask ratio a block, growing from block to block, bl
 Where this differs from the paper: its ratios stop at 0.7, while decoding starts every block at
 1.0 behind finished blocks. Here the blocks before a window are clean, as decoding caches them, the
 window's ratios grow up to 1.0, its length is bounded as the decoder's is, and half of the time its
-first block is decided from the left, as blocks mostly are, rather than at random.
+first block is decided from the left, as blocks mostly are, rather than at random. Prompt and clean
+blocks are computed once for several windows, which teaches more than twice as much a token.
 """
 
 import random
 from dataclasses import dataclass
 
-from d2f.train.data import NO_LOSS, Example, Row
+from d2f.train.data import NO_LOSS, NO_WINDOW, Example, Row, Window
 
 
 def causal_row(example: Example) -> Row:
     """Next-token prediction of the answer."""
     ids = example.prompt + example.answer
     labels = [NO_LOSS] * len(example.prompt) + example.answer
-    return Row(ids, labels, list(range(1, len(ids) + 1)))
+    return Row(ids, labels, list(range(1, len(ids) + 1)), [NO_WINDOW] * len(ids))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Ids and limits that corruption needs. ``pad_id`` fills a canvas behind the stop token."""
+    """Ids and limits that corruption needs. ``pad_id`` fills a canvas behind the stop token.
+
+    A block row holds ``views`` noisy views of its answer, each cut into windows.
+    """
 
     mask_id: int
     pad_id: int
     block_size: int
     max_window: int
     max_length: int
+    views: int = 3
 
     def mixed_row(self, example: Example, rng: random.Random) -> Row:
         """The teacher's diet: half whole canvases, half windows of blocks.
@@ -51,34 +56,67 @@ class Noise:
         if rng.random() < 0.3:
             canvas = canvas[: rng.randrange(1, len(example.answer) + 1)]
         canvas = canvas[: self.max_length - len(example.prompt)]
-        masked = self._bernoulli(len(canvas), 1 - rng.random(), rng)
-        length = len(example.prompt) + len(canvas)
-        return self._row(example.prompt, canvas, masked, [length] * length)
+        noisy, labels = self._hide(canvas, self._bernoulli(len(canvas), 1 - rng.random(), rng))
+        prompt = len(example.prompt)
+        length = prompt + len(canvas)
+        return Row(
+            ids=example.prompt + noisy,
+            labels=[NO_LOSS] * prompt + labels,
+            ends=[length] * length,
+            windows=[NO_WINDOW] * length,
+        )
 
     def block_row(self, example: Example, rng: random.Random) -> Row:
-        """A window of blocks with growing mask ratios behind a clean prefix, block-causal.
+        """Prompt and clean blocks, then views of the answer as windows of noisy blocks.
 
         The end-of-text padding that fills the answer's last block, and at times a block more,
         stays in the loss: it teaches where answers end.
         """
-        size = self.block_size
-        blocks = -(-len(example.answer) // size)
-        first = rng.randrange(blocks)
-        window = min(rng.randint(1, self.max_window), blocks + 1 - first)
+        size, prompt = self.block_size, len(example.prompt)
         canvas = example.answer + [self.pad_id] * size * 2
-        canvas = canvas[: (first + window) * size]
+        cuts = [cut for _ in range(self.views) for cut in self._cuts(len(example.answer), rng)]
+        clean = max(first for first, _ in cuts)
+        row = Row(
+            ids=example.prompt + canvas[:clean],
+            labels=[NO_LOSS] * (prompt + clean),
+            ends=[prompt] * prompt + [prompt + (i // size + 1) * size for i in range(clean)],
+            windows=[NO_WINDOW] * (prompt + clean),
+        )
+        for first, end in cuts:
+            noisy, labels = self._hide(canvas[first:end], self._window_mask(end - first, rng))
+            start = len(row.ids)
+            row.ids.extend(noisy)
+            row.labels.extend(labels)
+            row.ends.extend([prompt + first] * len(noisy))
+            row.windows.extend(
+                Window(start, start + (i // size + 1) * size, start + len(noisy))
+                for i in range(len(noisy))
+            )
+        return row
+
+    def _cuts(self, answer: int, rng: random.Random) -> list[tuple[int, int]]:
+        """Windows of random length that tile an answer, the last one at times a block longer."""
+        blocks = -(-answer // self.block_size)
+        cuts, first = [], 0
+        while first < blocks:
+            end = min(first + rng.randint(1, self.max_window), blocks + 1)
+            cuts.append((first * self.block_size, end * self.block_size))
+            first = end
+        return cuts
+
+    def _window_mask(self, length: int, rng: random.Random) -> list[bool]:
+        """Mask ratios that grow from block to block, up to 1."""
+        size = self.block_size
+        masked: list[bool] = []
         ratio = 1.0 if rng.random() < 0.25 else 1 - rng.random()
-        masked = [False] * (first * size)
         if rng.random() < 0.5:
             decided = rng.randrange(size)
-            masked += [False] * decided + [True] * (size - decided)
-            ratio, window = 1 - rng.random(), window - 1
-        for _ in range(window):
+            masked = [False] * decided + [True] * (size - decided)
+            ratio = 1 - rng.random()
+        while len(masked) < length:
             masked += self._bernoulli(size, ratio, rng)
             ratio = 1.0 if rng.random() < 0.5 else ratio + (1 - ratio) * rng.random()
-        prompt = len(example.prompt)
-        ends = [prompt] * prompt + [prompt + (i // size + 1) * size for i in range(len(canvas))]
-        return self._row(example.prompt, canvas, masked, ends)
+        return masked
 
     def _padding(self, rng: random.Random) -> int:
         kind = rng.random()
@@ -94,10 +132,8 @@ class Noise:
             masked[rng.randrange(length)] = True
         return masked
 
-    def _row(
-        self, prompt: list[int], canvas: list[int], masked: list[bool], ends: list[int]
-    ) -> Row:
+    def _hide(self, canvas: list[int], masked: list[bool]) -> tuple[list[int], list[int]]:
+        """Noisy ids and labels."""
         pairs = list(zip(canvas, masked, strict=True))
         noisy = [self.mask_id if hide else token for token, hide in pairs]
-        labels = [token if hide else NO_LOSS for token, hide in pairs]
-        return Row(prompt + noisy, [NO_LOSS] * len(prompt) + labels, ends)
+        return noisy, [token if hide else NO_LOSS for token, hide in pairs]
