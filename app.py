@@ -18,16 +18,28 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default=None, help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default: first free, 7860-)")
     parser.add_argument("--share", action="store_true", help="open a public Gradio link")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for this login")
+    parser.add_argument("--mcp", action="store_true", help="serve the API as MCP tools as well")
     parser.add_argument("--pair", default="mini", choices=sorted(PAIRS), help="models to race")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument(
         "--dtype", choices=sorted(DTYPES), help="default: bfloat16 where native, else float32"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.auth is not None and not all(args.auth.partition(":")):
+        parser.error("--auth must be USER:PASSWORD")
+    return args
 
 
 args = parse_args(None if __name__ == "__main__" else [])
 demo = build(args.pair, args.device, args.dtype or default_dtype(args.device))
 
 if __name__ == "__main__":
-    demo.launch(server_name=args.host, server_port=args.port, share=args.share, **launch_options())
+    demo.launch(
+        server_name=args.host,
+        server_port=args.port,
+        share=args.share,
+        auth=tuple(args.auth.split(":", 1)) if args.auth else None,
+        mcp_server=args.mcp,
+        **launch_options(),
+    )

@@ -86,7 +86,7 @@ def speeds(names: Sequence[str], traces: Sequence[Trace]) -> str:
         key=lambda pair: -pair[1],
     )
     if not slow_tps:
-        return f"{slow} wrote no token."
+        return f"{slow} has no measured speed: it wrote no token, or took no time."
     ratio = fast_tps / slow_tps
     return (
         f"{fast} was {ratio:.2f} times as fast: "

@@ -1,7 +1,7 @@
 """The board: one custom component whose script draws what messages tell.
 
 Model text reaches the page only inside ``value``, which no template mentions: Gradio's template
-syntaxes would run script found in it. ``static/board.js`` sets it as text content.
+syntaxes would run script found in it. The scripts in ``static`` set it as text content.
 """
 
 from pathlib import Path
@@ -9,6 +9,12 @@ from pathlib import Path
 import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("lane.js", "chart.js", "pipeline.js", "player.js")
+
+
+def board_script() -> str:
+    """The board's scripts as one, in the order in which they need each other."""
+    return "".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
 class RaceBoard(gr.HTML):
@@ -17,7 +23,7 @@ class RaceBoard(gr.HTML):
     def __init__(self) -> None:
         super().__init__(
             html_template=(STATIC / "board.html").read_text(encoding="utf-8"),
-            js_on_load=(STATIC / "board.js").read_text(encoding="utf-8"),
+            js_on_load=board_script(),
             apply_default_css=False,
             elem_id="board",
         )

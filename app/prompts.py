@@ -5,7 +5,8 @@ Knows the task grammars of ``d2f.tasks``; knows nothing of models, lanes or scre
 
 import random
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from d2f.tasks import TASKS, Problem, draw
@@ -44,11 +45,34 @@ def check_prompt(prompt: str) -> str:
     return text
 
 
-def verdict(problem: Problem | None, names: Sequence[str], answers: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Known:
+    """A turn of a problem, which can be judged."""
+
+    problem: Problem
+    turn: int = 0
+
+    @property
+    def follow_up(self) -> str | None:
+        """What the problem asks next, if anything."""
+        later = self.problem.turns[self.turn + 1 :]
+        return later[0].prompt if later else None
+
+
+def recognise(asked: Sequence[str], problems: Iterable[Problem]) -> Known | None:
+    """The problem whose first turns are these prompts, word for word; None without one."""
+    for problem in problems:
+        if [turn.prompt for turn in problem.turns[: len(asked)]] == list(asked):
+            return Known(problem, len(asked) - 1)
+    return None
+
+
+def verdict(known: Known | None, names: Sequence[str], answers: Sequence[str]) -> str:
     """Whether each lane solved the problem, in one sentence."""
-    if problem is None:
+    if known is None:
         return UNCHECKED
-    marks = [TASKS[problem.task].score(problem, answer) for answer in answers]
+    task, problem = TASKS[known.problem.task], known.problem
+    marks = [task.score(problem, answer, known.turn) for answer in answers]
     if all(marks):
         return "Both answers are correct."
     if not any(marks):

@@ -7,9 +7,11 @@ import pytest
 from app.prompts import (
     EXAMPLES_PER_TASK,
     UNCHECKED,
+    Known,
     check_prompt,
     examples,
     random_problem,
+    recognise,
     verdict,
 )
 from d2f.tasks import TASKS, draw, split_of
@@ -61,7 +63,20 @@ def test_a_bad_prompt_is_refused(prompt: str, message: str):
 def test_known_problems_are_judged(right: tuple[bool, bool], sentence: str):
     (problem,) = islice(draw("math-mini", "test", 1), 1)
     answers = [problem.answer if good else "no idea" for good in right]
-    assert verdict(problem, ("D2F", "AR"), answers) == sentence
+    assert verdict(Known(problem), ("D2F", "AR"), answers) == sentence
+
+
+def test_a_typed_prompt_is_recognised_and_so_is_its_follow_up():
+    problems = [p for p in islice(draw("gsm-mini", "test", 1), 60) if len(p.turns) == 2]
+    first, second = (turn.prompt for turn in problems[3].turns)
+    assert recognise([first], problems) == Known(problems[3], 0)
+    assert recognise([first], problems).follow_up == second
+    known = recognise([first, second], problems)
+    assert known == Known(problems[3], 1) and known.follow_up is None
+    answers = [problems[3].turns[1].answer, problems[3].turns[0].answer]
+    assert verdict(known, ("D2F", "AR"), answers) == "D2F is correct, AR is wrong."
+    for asked in ([second], [first, first], [first, second, first], ["hello"]):
+        assert recognise(asked, problems) is None
 
 
 def test_other_prompts_are_not_judged():

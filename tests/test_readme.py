@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
 
 from d2f.bench import report
 from d2f.bench.suite import ALL
@@ -51,6 +53,21 @@ RESULT = {
 
 def section(title: str) -> str:
     return re.split(r"^## ", README.partition(f"\n## {title}\n")[2], flags=re.M)[0]
+
+
+def test_the_front_matter_describes_a_space_that_starts() -> None:
+    _, front, _ = README.split("---\n", 2)
+    space = yaml.safe_load(front)
+    (bounds,) = re.findall(r"^gradio(\S+)$", (ROOT / "requirements.txt").read_text(), flags=re.M)
+    assert space["sdk"] == "gradio"
+    assert space["sdk_version"] in SpecifierSet(bounds)
+    assert space["python_version"] == "3.12"
+    assert (ROOT / space["app_file"]).is_file() and (ROOT / space["thumbnail"]).is_file()
+    assert len(space["short_description"]) <= 60
+    assert space["suggested_hardware"] == "cpu-basic"
+    assert {space["colorFrom"], space["colorTo"]} <= set(
+        "red yellow green blue indigo purple pink gray".split()
+    )
 
 
 def test_figures_are_those_of_the_committed_benchmark() -> None:

@@ -26,7 +26,7 @@ def recorded(*request: object) -> list[Lane]:
 
 
 def told(prompt: str = "Count.", pair: str = "mini", settings: Any = DEFAULTS) -> list[dict]:
-    packed = [text for text, _ in tell(prompt, pair, settings, None, "cpu", "float32")]
+    packed = [told.packed for told in tell(prompt, pair, settings, None, "cpu", "float32")]
     values = [json.loads(text) for text in packed]
     assert [value["seq"] for value in values] == list(range(len(values)))
     assert len({value["run"] for value in values}) == 1
@@ -39,7 +39,7 @@ def test_a_run_starts_steps_and_ends(monkeypatch: pytest.MonkeyPatch):
     assert [message["kind"] for message in messages] == ["start", *["step"] * 9, "end"]
     # Each step of the AR lane takes as long as one of the D2F lane: they alternate to the end.
     assert [message["lane"] for message in messages[1:-1]] == [0, 1, 0, 1, 0, 1, 1, 1, 1]
-    assert messages[0]["speed"] == 0.125
+    assert messages[0]["speed"] == 0.1
     assert [lane["name"] for lane in messages[0]["lanes"]] == ["D2F", "AR"]
     assert messages[-1]["lanes"][1] == {
         "metrics": ar_trace().metrics,

@@ -244,11 +244,11 @@ def solutions(cells: list[str]) -> int:
     return sum(solutions([*cells[:at], d, *cells[at + 1 :]]) for d in "1234" if d not in peers)
 
 
-def test_sudokus_have_one_solution_and_five_to_nine_givens() -> None:
+def test_sudokus_have_one_solution_and_six_to_ten_givens() -> None:
     for problem in some("sudoku-mini", 400):
         puzzle = problem.prompt.split("\n", 1)[1].replace("\n", "")
         solution = problem.answer.replace("\n", "")
-        assert len(puzzle) == 16 and 5 <= 16 - puzzle.count("_") <= 9
+        assert len(puzzle) == 16 and 6 <= 16 - puzzle.count("_") <= 10
         assert solutions(list(puzzle)) == 1
         assert all(given in ("_", digit) for given, digit in zip(puzzle, solution, strict=True))
         for group in range(4):

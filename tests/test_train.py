@@ -26,7 +26,7 @@ from d2f.train.data import (
 from d2f.train.drills import drill
 from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
 from d2f.train.muon import orthogonalise
-from d2f.train.noise import Noise, causal_row
+from d2f.train.noise import Noise, causal_row, label_weights
 from d2f.train.recipes import RECIPES, SHAPE
 from d2f.train.vocabulary import train_tokenizer
 
@@ -132,6 +132,26 @@ def test_mask_ratios_grow_from_block_to_block_on_average():
     assert counts[0] < counts[1] < counts[2]
 
 
+def test_a_label_weighs_less_the_more_is_masked_before_it():
+    assert label_weights([NO_LOSS, 7, NO_LOSS, 8, 9]) == [0, 1, 0, 1 / 2, 1 / 3]
+    row = NOISE.block_row(EXAMPLE, random.Random(2))
+    for start, end, _ in block_windows(row):
+        assert row.weights[start:end] == label_weights(row.labels[start:end])
+        assert max(row.weights[start:end]) == 1
+
+
+def test_the_loss_is_the_weighted_mean_of_the_labels():
+    net = tiny()
+    batch = collate([NOISE.block_row(EXAMPLE, random.Random(s)) for s in range(3)])
+    logits = target_logits(net, batch).log_softmax(-1)
+    labels, weights = batch.labels[batch.labels != NO_LOSS], batch.weights[batch.weights > 0]
+    each = [-logits[i, label].item() for i, label in enumerate(labels)]
+    expected = (
+        sum(w * x for w, x in zip(weights.tolist(), each, strict=True)) / weights.sum().item()
+    )
+    assert data_loss(net, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("shift", [True, False])
 @pytest.mark.parametrize("foresight", [True, False])
 def test_windows_see_what_the_decoder_shows_them(shift, foresight):
@@ -155,12 +175,12 @@ def test_windows_see_what_the_decoder_shows_them(shift, foresight):
 
 
 def test_collate_pads_on_the_right_without_loss():
-    batch = collate(
-        [Row([1, 2], [NO_LOSS, 2], [2, 2], [NO_WINDOW] * 2), Row([3], [3], [1], [NO_WINDOW])]
-    )
+    long = Row([1, 2], [NO_LOSS, 2], [2, 2], [NO_WINDOW] * 2, [0.0, 0.5])
+    batch = collate([long, Row([3], [3], [1], [NO_WINDOW], [1.0])])
     assert batch.ids.tolist() == [[1, 2], [3, 0]]
     assert batch.labels.tolist() == [[NO_LOSS, 2], [3, NO_LOSS]]
     assert batch.ends.tolist() == [[2, 2], [1, 1]]
+    assert batch.weights.tolist() == [[0, 0.5], [1, 0]]
     assert batch.tokens == 3
 
 
@@ -189,7 +209,7 @@ def test_divergence_matches_the_definition(direction):
     p, q = teacher.softmax(-1), student.softmax(-1)
     if direction == "reverse":
         p, q = q, p
-    expected = (p * (p.log() - q.log())).sum(-1).mean()
+    expected = (p * (p.log() - q.log())).sum(-1)
     torch.testing.assert_close(divergence(teacher, student, direction), expected)
 
 

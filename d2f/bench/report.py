@@ -127,6 +127,11 @@ def read_result() -> Result | None:
     return json.loads(RESULT.read_text()) if RESULT.is_file() else None
 
 
+def read_results() -> list[Result]:
+    """Every committed benchmark run: the headline one and those at other settings."""
+    return [json.loads(path.read_text()) for path in sorted(RESULT.parent.glob("*.json"))]
+
+
 def rendered(readme: str, result: Result | None) -> str:
     """``readme`` with the part between its markers written anew."""
     before, begin, rest = readme.partition(BEGIN)

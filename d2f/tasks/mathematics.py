@@ -82,7 +82,7 @@ def _linear_both_sides(rng: random.Random, d: float) -> Exercise:
     right = e * x + b
     equation = f"{a}x + {b} = {c}x + {right}"
     lines = [
-        f"Subtract {c}x from both sides: {e}x + {b} = {right}.",
+        f"Subtract {c}x from both sides: {a}x - {c}x = {e}x, so {e}x + {b} = {right}.",
         f"Subtract {b} from both sides: {e}x = {right} - {b} = {e * x}.",
         f"Divide both sides by {e}: x = {e * x} / {e} = {x}.",
     ]
@@ -94,7 +94,7 @@ def _fraction(n: int, m: int) -> str:
 
 
 def _fraction_sum(rng: random.Random, d: float) -> Exercise:
-    top = ceiling(5, 8, d)
+    top = ceiling(4, 6, d)
     b, e = rng.randint(2, top), rng.randint(2, top)
     a, c = rng.randint(1, b - 1), rng.randint(1, e - 1)
     sign = "+" if rng.random() < 0.5 or a * e <= c * b else "-"
@@ -105,8 +105,9 @@ def _fraction_sum(rng: random.Random, d: float) -> Exercise:
     answer = _fraction(n // divisor, m // divisor)
     lines = [
         f"The common denominator of {b} and {e} is {m}.",
-        f"{a}/{b} = {left}/{m} and {c}/{e} = {right}/{m}.",
-        f"{left}/{m} {sign} {right}/{m} = {n}/{m}.",
+        f"{m} / {b} = {m // b} and {a} * {m // b} = {left}, so {a}/{b} = {left}/{m}.",
+        f"{m} / {e} = {m // e} and {c} * {m // e} = {right}, so {c}/{e} = {right}/{m}.",
+        f"{left} {sign} {right} = {n}, so the result is {n}/{m}.",
         f"Divide both parts by {divisor}: {n}/{m} = {answer}."
         if divisor > 1
         else f"{n}/{m} is in lowest terms.",
@@ -134,16 +135,15 @@ def _simplify(rng: random.Random, d: float) -> Exercise:
 
 
 def _euclid(rng: random.Random, d: float) -> Exercise:
-    k, top = rng.randint(1, 12), ceiling(30, 60, d)
-    a, b = (k * rng.randint(2, max(3, top // k)) for _ in range(2))
-    a, b = max(a, b), min(a, b)
-    if a == b:
-        a = b + k
+    """By subtraction, as Euclid himself did it."""
+    k, m = rng.randint(1, ceiling(6, 12, d)), rng.randint(1, ceiling(4, 6, d))
+    n = rng.randint(m + 1, max(m + 1, min(3 * m + 1, 60 // k)))
+    a, b = k * n, k * m
     lines, x, y = [], a, b
-    while y:
-        lines.append(f"{x} = {x // y} * {y} + {x % y}")
-        x, y = y, x % y
-    lines.append(f"The last divisor is {x}.")
+    while x != y:
+        lines.append(f"{x} - {y} = {x - y}")
+        x, y = max(y, x - y), min(y, x - y)
+    lines.append(f"Both numbers are {x} now.")
     prompts = (
         "Find the greatest common divisor of {} and {}.",
         "What is the greatest common divisor of {} and {}?",
@@ -209,7 +209,7 @@ def _convert(rng: random.Random, d: float) -> Exercise:
 
 def _percent(rng: random.Random, d: float) -> Exercise:
     tens = rng.randint(1, 9)
-    n = 10 * rng.randint(2, ceiling(9, 12, d))
+    n = 10 * rng.randint(2, ceiling(5, 9, d))
     tenth, part = n // 10, n // 10 * tens
     p = 10 * tens
     lines = [
@@ -321,8 +321,9 @@ def _sequence(rng: random.Random, d: float) -> Exercise:
         terms = [term - following for term in terms]
         listed, following = ", ".join(map(str, terms)), 0
     prompts = ("What number comes next: {}?", "Continue the sequence {} by one number.")
+    high, low = max(terms[:2]), min(terms[:2])
     lines = [
-        f"From {terms[0]} to {terms[1]} the step is {sign} {abs(gap)}.",
+        f"{high} - {low} = {abs(gap)}, so the step is {sign} {abs(gap)}.",
         f"The next number is {terms[-1]} {sign} {abs(gap)} = {following}.",
     ]
     return Exercise(f"next {listed}", rng.choice(prompts).format(listed), lines, str(following))
@@ -330,7 +331,7 @@ def _sequence(rng: random.Random, d: float) -> Exercise:
 
 def _remainder(rng: random.Random, d: float) -> Exercise:
     b = rng.randint(3, 9)
-    a = rng.randint(b + 1, ceiling(40, 80, d))
+    a = rng.randint(b + 1, ceiling(30, 50, d))
     q, r = divmod(a, b)
     prompts = ("What is the remainder of {} divided by {}?", "Divide {} by {}. What is left over?")
     lines = [
@@ -341,7 +342,7 @@ def _remainder(rng: random.Random, d: float) -> Exercise:
 
 
 def _product(rng: random.Random, d: float) -> Exercise:
-    a, b = rng.randint(11, ceiling(30, 49, d)), rng.randint(3, 9)
+    a, b = rng.randint(11, ceiling(19, 39, d)), rng.randint(3, 9)
     a += a % 10 == 0
     tens, ones = a // 10 * 10, a % 10
     lines = [
@@ -371,7 +372,7 @@ FAMILIES: tuple[Callable[[random.Random, float], Exercise], ...] = (
     _remainder,
     _product,
 )
-ODDS = (12, 8, 8, 8, 10, 3, 5, 4, 8, 5, 7, 10, 6, 7, 5, 4, 5)
+ODDS = (10, 8, 8, 8, 9, 4, 5, 6, 6, 6, 6, 8, 5, 6, 6, 8, 8)
 
 
 def _follow_up(rng: random.Random, d: float, value: int) -> tuple[Turn, str]:

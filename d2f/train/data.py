@@ -20,7 +20,7 @@ from d2f.train.drills import drill
 CHUNK = 1024
 DRILLS = "drills"
 # Shares of examples; the families with more to compute get more.
-MIX = {"gsm-mini": 0.27, "math-mini": 0.23, "code-mini": 0.12, "sudoku-mini": 0.13, DRILLS: 0.25}
+MIX = {"gsm-mini": 0.25, "math-mini": 0.38, "code-mini": 0.12, "sudoku-mini": 0.12, DRILLS: 0.13}
 NO_LOSS = -1
 V = TypeVar("V")
 
@@ -52,6 +52,7 @@ NO_WINDOW = Window(0, 0, 0)
 class Row:
     """One training sequence: input ids, labels (``NO_LOSS`` where none), visible ends.
 
+    ``weights`` are those of the labels in the loss, 0 where there is none.
     Several noisy windows may share one context: a window's token sees keys ``0 .. end - 1`` of the
     context, its own :class:`Window`, and nothing of the other windows. It stands at the position
     where the context it sees ends, plus its offset in the window.
@@ -61,16 +62,18 @@ class Row:
     labels: list[int]
     ends: list[int]
     windows: list[Window]
+    weights: list[float]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows: ``ids``, ``labels``, ``ends`` (B, T); ``windows`` (B, T, 3)."""
+    """Right-padded rows: ``windows`` is (B, T, 3), ``lengths`` (B,), all others (B, T)."""
 
     ids: Tensor
     labels: Tensor
     ends: Tensor
     windows: Tensor
+    weights: Tensor
     lengths: Tensor
 
     @property
@@ -151,5 +154,6 @@ def collate(rows: list[Row]) -> Batch:
         labels=torch.tensor([padded(row.labels, NO_LOSS) for row in rows]),
         ends=torch.tensor([padded(row.ends, 1) for row in rows]),
         windows=torch.tensor([padded(row.windows, NO_WINDOW) for row in rows]),
+        weights=torch.tensor([padded(row.weights, 0.0) for row in rows]),
         lengths=torch.tensor([len(row.ids) for row in rows]),
     )

@@ -36,6 +36,6 @@ def _terms(rng: random.Random) -> tuple[int, int]:
 def _factors(rng: random.Random) -> tuple[int, int]:
     a = rng.randint(2, 9)
     b = rng.randint(2, min(30, 99 // a))
-    if rng.random() < 0.1:
+    if rng.random() < 0.2:
         b = rng.randint(2, 12) * 10
     return (a, b) if rng.random() < 0.5 else (b, a)

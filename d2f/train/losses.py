@@ -55,27 +55,34 @@ def target_logits(net: Transformer, batch: Batch, *, foresight: bool = False) ->
     return net.logits(hidden[row, source])
 
 
-def targets(batch: Batch) -> Tensor:
-    """(N,) labels in the order of :func:`target_logits`."""
-    return batch.labels[batch.labels != NO_LOSS]
+def targets(batch: Batch) -> tuple[Tensor, Tensor]:
+    """(N,) labels in the order of :func:`target_logits`, and their shares of the loss."""
+    labelled = batch.labels != NO_LOSS
+    weights = batch.weights[labelled]
+    return batch.labels[labelled], weights / weights.sum()
 
 
 def data_loss(net: Transformer, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the labels."""
-    return F.cross_entropy(target_logits(net, batch), targets(batch))
+    """Weighted mean cross-entropy of the labels."""
+    return cross_entropy(target_logits(net, batch), batch)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    labels, shares = targets(batch)
+    return (F.cross_entropy(logits, labels, reduction="none") * shares).sum()
 
 
 def divergence(teacher: Tensor, student: Tensor, direction: str) -> Tensor:
-    """Mean KL divergence between two (N, V) logit tables.
+    """(N,) KL divergences between the rows of two (N, V) logit tables.
 
     "forward" is KL(teacher || student), as the released code trains; "reverse" is
     KL(student || teacher), as the paper writes.
     """
     log_t, log_s = teacher.log_softmax(-1), student.log_softmax(-1)
     if direction == "forward":
-        return F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+        return F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1)
     if direction == "reverse":
-        return F.kl_div(log_t, log_s, reduction="batchmean", log_target=True)
+        return F.kl_div(log_t, log_s, reduction="none", log_target=True).sum(-1)
     raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
 
 
@@ -87,9 +94,10 @@ def distillation_loss(
     The teacher sees each window whole, the student up to the end of the block.
     """
     logits = target_logits(student, batch)
-    loss = (1 - share) * F.cross_entropy(logits, targets(batch))
+    loss = (1 - share) * cross_entropy(logits, batch)
     if share:
         with torch.no_grad():
             soft = target_logits(teacher, batch, foresight=True)
-        loss = loss + share * divergence(soft, logits, direction)
+        _, shares = targets(batch)
+        loss = loss + share * (divergence(soft, logits, direction) * shares).sum()
     return loss

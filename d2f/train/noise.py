@@ -9,6 +9,10 @@ Where this differs from the paper: its ratios stop at 0.7, while decoding starts
 window's ratios grow up to 1.0, its length is bounded as the decoder's is, and half of the time its
 first block is decided from the left, as blocks mostly are, rather than at random. Prompt and clean
 blocks are computed once for several windows, which teaches more than twice as much a token.
+
+A label weighs 1 / (1 + masked tokens to its left in the window). Else the many tokens far ahead,
+which hang on what is not decided yet, drown the next ones, which can be known: with equal weights
+a network that had learned the answers autoregressively lost them again.
 """
 
 import random
@@ -21,7 +25,17 @@ def causal_row(example: Example) -> Row:
     """Next-token prediction of the answer."""
     ids = example.prompt + example.answer
     labels = [NO_LOSS] * len(example.prompt) + example.answer
-    return Row(ids, labels, list(range(1, len(ids) + 1)), [NO_WINDOW] * len(ids))
+    weights = [0.0] * len(example.prompt) + [1.0] * len(example.answer)
+    return Row(ids, labels, list(range(1, len(ids) + 1)), [NO_WINDOW] * len(ids), weights)
+
+
+def label_weights(labels: list[int]) -> list[float]:
+    """Weights of the labels of a window: the harmonic series over what is masked."""
+    weights, masked = [], 0
+    for label in labels:
+        masked += label != NO_LOSS
+        weights.append(1 / masked if label != NO_LOSS else 0.0)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class Noise:
             labels=[NO_LOSS] * prompt + labels,
             ends=[length] * length,
             windows=[NO_WINDOW] * length,
+            weights=[0.0] * prompt + label_weights(labels),
         )
 
     def block_row(self, example: Example, rng: random.Random) -> Row:
@@ -81,12 +96,14 @@ class Noise:
             labels=[NO_LOSS] * (prompt + clean),
             ends=[prompt] * prompt + [prompt + (i // size + 1) * size for i in range(clean)],
             windows=[NO_WINDOW] * (prompt + clean),
+            weights=[0.0] * (prompt + clean),
         )
         for first, end in cuts:
             noisy, labels = self._hide(canvas[first:end], self._window_mask(end - first, rng))
             start = len(row.ids)
             row.ids.extend(noisy)
             row.labels.extend(labels)
+            row.weights.extend(label_weights(labels))
             row.ends.extend([prompt + first] * len(noisy))
             row.windows.extend(
                 Window(start, start + (i // size + 1) * size, start + len(noisy))

@@ -36,7 +36,7 @@ class Recipe:
     learning_rate: float = 2e-3
     warmup: int = 100_000
     decay: float = 0.4
-    batch_tokens: int = 4096
+    batch_tokens: int = 2048
     weight_decay: float = 0.05
     block_size: int = 16
     max_window: int = 4
@@ -44,14 +44,15 @@ class Recipe:
 
 
 RECIPES = {
-    "mini-ar": Recipe(objective="causal", tokens=4_000_000),
-    "mini-dllm": Recipe(objective="mixed", tokens=10_000_000, init="mini-ar"),
+    "mini-ar": Recipe(objective="causal", tokens=10_000_000),
+    "mini-dllm": Recipe(objective="mixed", tokens=10_000_000, init="mini-ar", learning_rate=1.2e-3),
     "mini-d2f": Recipe(
         objective="blocks",
         tokens=10_000_000,
         init="mini-dllm",
         teacher="mini-dllm",
         teacher_share=0.5,
+        learning_rate=1e-3,
     ),
 }
 

@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
         pair = save_tiny_pair(tmp_path_factory.mktemp("models"), tokenizer_folder)
         patch.setitem(PAIRS, "tiny", pair)
         patch.setattr(app.run, "pair_lanes", site.pair_lanes)
-        demo = build("tiny", "cpu", "float32")
+        demo = build("tiny", "cpu", "float32", tmp_path_factory.mktemp("traces"))
         _, site.url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         yield site
         demo.close(verbose=False)

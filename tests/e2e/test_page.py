@@ -1,28 +1,21 @@
 """The page in a real Chromium, from prompt to finish, and everything that can go wrong."""
 
 import re
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from conftest import Site
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 from races import STOP, WORDS, ar_trace, d2f_trace
+from steps import Slow, ask, board, expect_figures, expect_state, figures, lane, status
 
 from app.lanes import Lane, pair_lanes, recorded_lane
 from app.prompts import UNCHECKED
-from d2f import StepEvent, Trace
+from d2f import Trace
 from d2f.registry import PAIRS
 
-FIGURES = {
-    "tps": "tokens_per_second",
-    "tokens": "tokens",
-    "forwards": "forwards",
-    "tpf": "tokens_per_forward",
-    "seconds": "seconds",
-}
 HOSTILE = (
     "<img src=x onerror=\"alert('img')\">",
     "${alert('dollar')}",
@@ -30,66 +23,6 @@ HOSTILE = (
     "<script>alert('script')</script>",
     "`${'tick'}` </div></template>",
 )
-
-
-def board(page: Page) -> Locator:
-    return page.locator(".board")
-
-
-def status(page: Page) -> Locator:
-    return board(page).get_by_role("status")
-
-
-def lane(page: Page, index: int) -> Locator:
-    return page.locator(f".lane[data-lane='{index}']")
-
-
-def ask(page: Page, prompt: str) -> None:
-    page.get_by_label("Prompt").fill(prompt)
-    page.get_by_role("button", name="Run the race").click()
-
-
-def expect_state(page: Page, state: str) -> None:
-    expect(board(page)).to_have_attribute("data-state", state, timeout=15_000)
-
-
-def figures(page: Page, index: int) -> dict[str, float]:
-    return {
-        metric: float(
-            lane(page, index).locator(f"[data-figure={name}]").get_attribute("data-value")
-        )
-        for name, metric in FIGURES.items()
-    }
-
-
-def expect_figures(page: Page, index: int, trace: Trace) -> None:
-    shown = figures(page, index)
-    assert shown == {metric: trace.metrics[metric] for metric in FIGURES.values()}
-
-
-class Slow:
-    """Real lanes at a walking pace; tells how far they came and when they were closed."""
-
-    def __init__(self) -> None:
-        self.steps, self.closed = 0, [threading.Event(), threading.Event()]
-
-    def __call__(self, *request: object) -> list[Lane]:
-        lanes = pair_lanes(*request)
-        for each, closed in zip(lanes, self.closed, strict=True):
-            each.source = self._walk(each.source, closed)
-        return lanes
-
-    def _walk(self, source: Iterator[StepEvent], closed: threading.Event) -> Iterator[StepEvent]:
-        try:
-            for event in source:
-                time.sleep(0.05)
-                self.steps += 1
-                yield replace(event, seconds=0.05)
-        finally:
-            closed.set()
-
-    def wait_closed(self) -> bool:
-        return all(closed.wait(3) for closed in self.closed)
 
 
 def test_a_race_from_prompt_to_finish(page: Page, site: Site):
@@ -132,7 +65,7 @@ def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, sit
 
 
 def test_out_of_order_tokens_stand_in_their_places(page: Page, site: Site):
-    page.locator("[name=speed][value='0.0625']").check()
+    page.locator("[name=speed][value='0.1']").check()
     site.prepare = lambda *_: [
         recorded_lane("D2F", d2f_trace(), WORDS.__getitem__),
         recorded_lane("AR", ar_trace(), WORDS.__getitem__),
@@ -306,7 +239,7 @@ def test_nothing_is_wider_than_the_page_and_nothing_jumps(page: Page):
 
 def test_reduced_motion_shows_the_result_without_playing(page: Page):
     page.emulate_media(reduced_motion="reduce")
-    page.locator("[name=speed][value='0.0625']").check()
+    page.locator("[name=speed][value='0.1']").check()
     began = time.monotonic()
     ask(page, "No motion, please.")
     expect_state(page, "finished")

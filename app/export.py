@@ -1,0 +1,52 @@
+"""``python -m app.export race.json``: a recorded race as one HTML file that replays offline.
+
+The file holds the board's own markup, style and scripts and the messages of the race; it loads
+nothing and can reach nothing. Knows nothing of gradio's server.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from app.components import STATIC, board_script
+from app.recording import Recording, RecordingError
+from app.run import pack_now, retell
+
+
+def page(recording: Recording) -> str:
+    """The whole HTML file. What models wrote stands in JSON without ``<``, never in markup."""
+    parts = {
+        "/*css*/": _read("board.css"),
+        "<!--header-->": _read("header.html"),
+        "<!--board-->": _read("board.html"),
+        "/*script*/": board_script(),
+        "<!--race-->": pack_now(
+            retell(recording)
+        ),  # last, so that no text of it is taken for a marker
+    }
+    html = _read("export.html")
+    for marker, text in parts.items():
+        html = html.replace(marker, text, 1)
+    return html
+
+
+def _read(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m app.export", description=__doc__)
+    parser.add_argument("trace", type=Path, help="a race saved by the page's Download trace")
+    parser.add_argument("-o", "--output", type=Path, help="default: the trace's name with .html")
+    args = parser.parse_args(argv)
+    output = args.output or args.trace.with_suffix(".html")
+    try:
+        html = page(Recording.from_json(args.trace.read_text(encoding="utf-8", errors="replace")))
+        output.write_text(html, encoding="utf-8")
+    except (OSError, RecordingError) as error:
+        sys.exit(f"error: {error}")
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    main()

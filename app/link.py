@@ -1,0 +1,441 @@
+"""A recording as a short text for a web address: columns of numbers and texts, deflated.
+
+What follows from the settings is not sent: windows, blocks, cache lengths and finish reasons are
+found again by repeating each decoder's own rules on the commits of every step. The text is the
+base64url form, without padding, of a raw deflate stream of JSON. What a link loses, on purpose:
+
+- times are rounded to at most a fiftieth of the lane's median step; sums do not drift;
+- confidences are rounded to hundredths above 0.9 and to twentieths below, but never across
+  tau_conf: a D2F token at or below it was forced, one above it was not;
+- token ids: a token is numbered from 1 by its first place in the answer; two ids of the same text
+  become one, unless only one of them stops the answer. ``stop_ids`` keeps those that occur;
+- the prompt's token ids: only their count is sent, and ``prompt_ids`` is that many zeros;
+- versions, but torch's.
+
+Knows nothing of models, tokenizers or screens.
+"""
+
+import base64
+import json
+import re
+import statistics
+import zlib
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+from app.recording import (
+    FORMAT,
+    KIND,
+    MAX_BLOCK_VIEWS,
+    MAX_LANES,
+    MAX_PROMPT_TOKENS,
+    MAX_TOKENS,
+    RecordedLane,
+    Recording,
+    RecordingError,
+    check_settings,
+    parse_json,
+    refusals,
+    require,
+)
+from d2f.blocks import BlockPipeline
+from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig, config_from_dict
+from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+
+MAX_LINK = 65_536  # bytes, deflated
+MAX_INFLATED = 1_048_576  # bytes
+# A D2F step visits every block and every undecided position. Real runs stay far below.
+MAX_WORK = 2_000_000
+BLOCK_WORK = 10
+SHARED = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+# The order of settings in a link, fixed here so that old links survive new settings.
+SETTINGS = {
+    "d2f": (
+        *SHARED,
+        "block_size",
+        "tau_add",
+        "tau_act",
+        "tau_conf",
+        "max_active_blocks",
+        "early_stop",
+    ),
+    "ar": SHARED,
+    "vanilla": (*SHARED, "tokens_per_step", "block_size"),
+}
+KEPT_VERSIONS = ("torch",)
+TICKS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))  # microseconds
+LEVELS = tuple(percent / 100 for percent in (*range(100, 90, -1), *range(90, -1, -5)))
+# A control character, so no token's text contains it, and the only one JSON need not escape.
+SEPARATOR = "\x7f"
+DIGITS = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"\\')
+BASE = len(DIGITS) // 2
+VALUES = {character: digit for digit, character in enumerate(DIGITS)}
+MAX_DIGITS = 8
+
+# What a step's StepEvent holds beyond its commits: window, blocks, cache length, finish reason.
+Shape = tuple[tuple[int, int], tuple[BlockView, ...], int, str | None]
+
+
+def to_link(recording: Recording) -> str:
+    """The recording as a text of letters, digits, ``-`` and ``_``.
+
+    Raises:
+        RecordingError: the run is too long for a link, or is not what its settings give (an
+            edited or hand-made trace), so that a link could not tell it. A file can.
+    """
+    with refusals("No link can tell this run; save it as a file"):
+        lanes = recording.lanes
+        head = [FORMAT, KIND, recording.prompt, recording.verdict, [_head(lane) for lane in lanes]]
+        columns: list[list[Any]] = [[write(lane) for lane in lanes] for write in COLUMNS]
+        # One deflate block each, so that every kind of column has a Huffman code of its own.
+        parts = [_dump(head)[:-1], *(f",{_dump(column)}" for column in columns), "]"]
+        link = _deflate([part.encode() for part in parts])
+        rebuilt = from_link(link)
+        same = [_skeleton(lane) for lane in rebuilt.lanes] == [_skeleton(lane) for lane in lanes]
+        require(same, "it is not what its settings give")
+        return link
+
+
+def from_link(text: str) -> Recording:
+    """The recording of a link; safe on any text, of which nothing is believed.
+
+    Raises:
+        RecordingError: the text is not a link of a recording, or breaks a limit.
+    """
+    with refusals("This link cannot be opened"):
+        data = parse_json(_inflate(text).decode())
+        require(isinstance(data, list) and data[1:2] == [KIND], "it is not a race")
+        require(data[0] == FORMAT, f"its format must be {FORMAT}")
+        _, _, prompt, verdict, *columns = data
+        complete = len(columns) == 1 + len(COLUMNS) and all(isinstance(c, list) for c in columns)
+        require(complete, "its columns are not those of a race")
+        require(1 <= len(columns[0]) <= MAX_LANES, "a race has one or two lanes")
+        require(len({len(c) for c in columns}) == 1, "its columns are not of one length")
+        lanes = tuple(_read_lane(*lane) for lane in zip(*columns, strict=True))
+        return Recording(prompt, lanes, verdict)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _deflate(parts: Sequence[bytes]) -> str:
+    size = sum(len(part) for part in parts)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1)
+    data = b"".join(deflate.compress(part) + deflate.flush(zlib.Z_BLOCK) for part in parts)
+    data += deflate.flush()
+    fits = size <= MAX_INFLATED and len(data) <= MAX_LINK
+    require(fits, "it is too long")
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _inflate(text: str) -> bytes:
+    require(isinstance(text, str), "it is not text")
+    require(len(text) <= MAX_LINK * 4 // 3 + 2, f"it is longer than {MAX_LINK:,} bytes")
+    require(re.fullmatch("[A-Za-z0-9_-]*", text) is not None, "it has characters of no link")
+    require(len(text) % 4 != 1, "its end is missing")
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    require(len(data) <= MAX_LINK, f"it is longer than {MAX_LINK:,} bytes")
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = inflate.decompress(data, MAX_INFLATED + 1)
+    except zlib.error as error:
+        raise RecordingError("it is damaged") from error
+    require(len(content) <= MAX_INFLATED, f"it unfolds to more than {MAX_INFLATED:,} bytes")
+    require(inflate.eof, "its end is missing")
+    require(not inflate.unused_data, "something follows its end")
+    return content
+
+
+def pack(numbers: Sequence[int]) -> str:
+    """Integers >= 0 as printable characters, lowest digit first; one below ``BASE`` takes one."""
+    return "".join(_digits(number) for number in numbers)
+
+
+def _digits(number: int) -> str:
+    if number < 0:
+        raise ValueError(f"cannot pack {number}")
+    if number < BASE:
+        return DIGITS[number]
+    return DIGITS[BASE + number % BASE] + _digits(number // BASE)
+
+
+def unpack(text: str, most: int) -> list[int]:
+    """Inverse of :func:`pack`; more than ``most`` numbers are refused."""
+    require(isinstance(text, str), "a column must be text")
+    require(len(text) <= most * MAX_DIGITS, "a column is too long")
+    numbers, number, weight = [], 0, 1
+    for character in text:
+        digit = VALUES[character]
+        number += digit % BASE * weight
+        weight *= BASE
+        require(weight <= BASE**MAX_DIGITS, "a number is too large")
+        if digit < BASE:
+            numbers.append(number)
+            number, weight = 0, 1
+    require(weight == 1 and len(numbers) <= most, "a column is too long")
+    return numbers
+
+
+def _gaps(indexes: Sequence[int]) -> list[int]:
+    """What lies between ascending indexes: small numbers."""
+    return [index - before - 1 for before, index in zip([-1, *indexes], indexes, strict=False)]
+
+
+def _indexes(gaps: Sequence[int]) -> list[int]:
+    return [total - 1 for total in accumulate(gap + 1 for gap in gaps)]
+
+
+class _Pipelined:
+    """The rules of ``decode_d2f``, with a bound on the work they may cost."""
+
+    def __init__(self, prompt_length: int, config: D2FConfig) -> None:
+        self.pipeline = BlockPipeline(prompt_length, config)
+        self.cached = self.work = self.views = 0
+
+    def candidates(self) -> list[int]:
+        self.pipeline.grow()
+        self.pipeline.promote()
+        masked = self.pipeline.masked
+        self.work += BLOCK_WORK * len(self.pipeline.blocks) + len(masked)
+        require(self.work <= MAX_WORK, "the run has too many blocks and steps for a link")
+        return masked
+
+    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
+        pipeline = self.pipeline
+        window, in_flight = pipeline.window, pipeline.uncached
+        self.views += len(in_flight)
+        require(self.views <= MAX_BLOCK_VIEWS, "the run has too many blocks in flight")
+        self.cached += pipeline.cache()
+        pipeline.record(positions, stops)
+        blocks = tuple(block.view() for block in in_flight if block.index)
+        return window, blocks, self.cached, pipeline.finish_reason
+
+
+class _OneByOne:
+    """The rules of ``decode_ar``."""
+
+    def __init__(self, prompt_length: int, config: ARConfig) -> None:
+        self.start, self.end = 0, prompt_length
+        self.limit = prompt_length + config.max_new_tokens
+
+    def candidates(self) -> list[int]:
+        return [self.end]
+
+    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
+        window = (self.start, self.end)
+        self.start, self.end = self.end, self.end + 1
+        reason = "stop" if stops else "length" if self.end == self.limit else None
+        return window, (), self.start, reason
+
+
+class _Remasking:
+    """The rules of ``decode_vanilla``."""
+
+    def __init__(self, prompt_length: int, config: VanillaConfig) -> None:
+        self.prompt_length = prompt_length
+        self.limit = prompt_length + config.max_new_tokens
+        self.block_size = config.block_size or config.max_new_tokens
+        self.masked = list(range(prompt_length, self.limit))
+        self.stopped = False
+
+    def candidates(self) -> list[int]:
+        block = (self.masked[0] - self.prompt_length) // self.block_size
+        end = self.prompt_length + (block + 1) * self.block_size
+        return self.masked[: bisect_left(self.masked, end)]
+
+    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
+        for position in positions:
+            del self.masked[bisect_left(self.masked, position)]
+        self.stopped |= bool(stops)
+        reason = None if self.masked else "stop" if self.stopped else "length"
+        return (0, self.limit), (), 0, reason
+
+
+Schedule = _Pipelined | _OneByOne | _Remasking
+
+
+def _schedule(prompt_length: int, config: DecodeConfig) -> Schedule:
+    if isinstance(config, D2FConfig):
+        return _Pipelined(prompt_length, config)
+    if isinstance(config, VanillaConfig):
+        return _Remasking(prompt_length, config)
+    return _OneByOne(prompt_length, config)
+
+
+def _head(lane: RecordedLane) -> list[Any]:
+    """Name and header; the answer only where it is not its tokens' texts, the stop left out."""
+    header = lane.trace.header
+    settings = [getattr(header.config, name) for name in SETTINGS[header.decoder]]
+    versions = {name: header.versions[name] for name in KEPT_VERSIONS if name in header.versions}
+    answer = None if lane.trace.text == _joined(lane) else lane.trace.text
+    place = [header.model, header.device, header.dtype, versions, len(header.prompt_ids)]
+    return [lane.name, header.decoder, settings, *place, answer]
+
+
+def _joined(lane: RecordedLane) -> str:
+    stops = lane.trace.header.stop_ids
+    return "".join(lane.texts[i] for i in lane.trace.token_ids if i not in stops)
+
+
+def _texts(lane: RecordedLane) -> str:
+    return SEPARATOR.join(lane.texts[i] for _, i in sorted(lane.trace.canvas.items()))
+
+
+def _steps(lane: RecordedLane) -> list[str]:
+    """How many commits each step has; which candidates they are; which of them all are stops."""
+    header, gaps, counts, stops = lane.trace.header, [], [], []
+    schedule = _schedule(len(header.prompt_ids), header.config)
+    for event in lane.trace.events:
+        candidates = schedule.candidates()
+        positions = [commit.position for commit in event.commits]
+        gaps += _gaps([bisect_left(candidates, position) for position in positions])
+        counts.append(len(positions))
+        ends = [commit.token_id in header.stop_ids for commit in event.commits]
+        stops += ends
+        schedule.shape(positions, [p for p, end in zip(positions, ends, strict=True) if end])
+    return [pack(counts), pack(gaps), pack(_gaps([i for i, end in enumerate(stops) if end]))]
+
+
+def _levels(lane: RecordedLane) -> str:
+    tau = _tau(lane.trace.header.config)
+    commits = [commit for event in lane.trace.events for commit in event.commits]
+    return pack([_level(commit, tau) for commit in commits])
+
+
+def _tau(config: DecodeConfig) -> float:
+    """At or below this confidence a token was forced; only D2F forces."""
+    return config.tau_conf if isinstance(config, D2FConfig) else -1.0
+
+
+def _level(commit: Commit, tau: float) -> int:
+    """The nearest of LEVELS, by its number, on the side of ``tau`` where the commit stands."""
+    above = commit.confidence - tau
+    # Decoders compare in float32, where a confidence a little above tau may equal it.
+    right = above < 1e-6 if commit.forced else above > 0
+    require(right, "it is not what its settings give")
+    side = [number for number, level in enumerate(LEVELS) if (level <= tau) == commit.forced]
+    return min(side, key=lambda number: abs(LEVELS[number] - commit.confidence))
+
+
+def _times(lane: RecordedLane) -> list[Any]:
+    """The tick in microseconds; the median step in ticks, then how far each step is from it."""
+    seconds = [event.seconds for event in lane.trace.events]
+    usual = statistics.median(seconds) if seconds else 0.0
+    tick = max((tick for tick in TICKS if tick <= usual * 1e6 / 50), default=TICKS[0])
+    ends = [round(total * 1e6 / tick) for total in accumulate(seconds)]
+    steps = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    middle = statistics.median_low(steps) if steps else 0
+    apart = [step - middle for step in steps]
+    return [tick, pack([middle, *(2 * far if far >= 0 else -2 * far - 1 for far in apart)])]
+
+
+COLUMNS = (_texts, _steps, _levels, _times)
+
+
+def _read_lane(
+    head: list[Any], texts: str, steps: list[str], levels: str, times: list[Any]
+) -> RecordedLane:
+    name, decoder, settings, model, device, dtype, versions, prompt_length, answer = head
+    require(decoder in SETTINGS, "its decoder is unknown")
+    require(len(settings) == len(SETTINGS[decoder]), "its settings are not those of its decoder")
+    config = config_from_dict(decoder, dict(zip(SETTINGS[decoder], settings, strict=True)))
+    check_settings(config)
+    known = type(prompt_length) is int and 1 <= prompt_length <= MAX_PROMPT_TOKENS
+    require(known, "the prompt has too many tokens or none")
+    placed = _replay(_schedule(prompt_length, config), *steps)
+    ids, stop_ids, by_id = _tokens(placed, texts)
+    header = TraceHeader(config, model, device, dtype, (0,) * prompt_length, stop_ids, versions)
+    events = _events(placed, ids, unpack(levels, MAX_TOKENS), _read_times(*times), _tau(config))
+    lane = RecordedLane(name, Trace(header, events), by_id)
+    text = _joined(lane) if answer is None else answer
+    return RecordedLane(name, lane.trace.with_text(text), by_id)
+
+
+# A step's committed positions, those of them that hold a stop token, and its shape.
+Placed = tuple[list[int], list[int], Shape]
+
+
+def _replay(schedule: Schedule, counts: str, gaps: str, stops: str) -> list[Placed]:
+    """Runs the decoder's rules over the commits of every step."""
+    rows, ends = unpack(gaps, MAX_TOKENS), set(_indexes(unpack(stops, MAX_TOKENS)))
+    steps: list[Placed] = []
+    done = 0
+    for number, count in enumerate(unpack(counts, MAX_TOKENS)):
+        over = steps and steps[-1][2][3] is not None
+        require(not over, f"the run goes on after its end in step {number}")
+        indexes = _indexes(rows[done : done + count])
+        candidates = schedule.candidates()
+        valid = len(indexes) == count >= 1 and indexes[-1] < len(candidates)
+        require(valid, f"the commits are out of range in step {number}")
+        positions = [candidates[index] for index in indexes]
+        stopped = [p for nth, p in enumerate(positions, done) if nth in ends]
+        steps.append((positions, stopped, schedule.shape(positions, stopped)))
+        done += count
+    require(done == len(rows) and max(ends, default=-1) < done, "a column is too long")
+    return steps
+
+
+def _tokens(
+    steps: Sequence[Placed], texts: str
+) -> tuple[dict[int, int], tuple[int, ...], dict[int, str]]:
+    """Token ids by position, those that stop the answer, and the text of each."""
+    positions = sorted(p for placed, _, _ in steps for p in placed)
+    stops = {p for _, stopped, _ in steps for p in stopped}
+    require(isinstance(texts, str), "a column must be text")
+    # Counted first: a text of separators alone would split into a million.
+    exact = texts.count(SEPARATOR) == max(len(positions) - 1, 0) and (positions or not texts)
+    require(bool(exact), "a lane must have a text for every token")
+    told = zip(positions, texts.split(SEPARATOR), strict=False)
+    keys = {position: (text, position in stops) for position, text in told}
+    numbers: dict[tuple[str, bool], int] = {}
+    ids = {p: numbers.setdefault(key, len(numbers) + 1) for p, key in keys.items()}
+    stop_ids = tuple(number for (_, stop), number in numbers.items() if stop)
+    return ids, stop_ids, {number: text for (text, _), number in numbers.items()}
+
+
+def _events(
+    steps: Sequence[Placed],
+    ids: dict[int, int],
+    levels: Sequence[int],
+    seconds: Sequence[float],
+    tau: float,
+) -> tuple[StepEvent, ...]:
+    require(len(seconds) == len(steps), "a lane must have a time for every step")
+    require(len(levels) == len(ids), "a lane must have a confidence for every token")
+    require(max(levels, default=0) < len(LEVELS), "a confidence is out of range")
+    certain = iter(LEVELS[level] for level in levels)
+    events = []
+    for number, ((positions, _, shape), time) in enumerate(zip(steps, seconds, strict=True)):
+        sure = [next(certain) for _ in positions]
+        commits = tuple(
+            Commit(p, ids[p], c, c <= tau) for p, c in zip(positions, sure, strict=True)
+        )
+        window, blocks, cached, reason = shape
+        events.append(StepEvent(number, time, window, commits, blocks, cached, reason))
+    return tuple(events)
+
+
+def _read_times(tick: int, packed: str) -> list[float]:
+    require(type(tick) is int and tick in TICKS, "a unit of time is none of those in use")
+    middle, *apart = unpack(packed, MAX_TOKENS + 1)
+    steps = [middle + (far // 2 if far % 2 == 0 else -(far + 1) // 2) for far in apart]
+    return [step * tick / 1e6 for step in steps]
+
+
+def _skeleton(lane: RecordedLane) -> list[Any]:
+    """What a link must tell exactly."""
+    stops = lane.trace.header.stop_ids
+    steps = [
+        (
+            [
+                (c.position, lane.texts[c.token_id], c.token_id in stops, c.forced)
+                for c in e.commits
+            ],
+            (e.window, e.blocks, e.cache_length, e.finish_reason),
+        )
+        for e in lane.trace.events
+    ]
+    return [lane.trace.text, steps]

@@ -1,0 +1,300 @@
+// One lane of the board: mask grid, answer and figures, driven by events up to a moment in time.
+//
+// First of the scripts that app/components.py joins into one. Gradio runs that once with `element`,
+// `props` and `watch`. Whatever a model wrote is set with textContent only.
+
+const root = element.querySelector('.board');
+const find = (selector, from = root) => from.querySelector(selector);
+const SVG = 'http://www.w3.org/2000/svg';
+const FORCED = 1, STOP = 2;
+const COLUMNS = 16, IDLE_CAPACITY = 160;
+const STATE_WORDS = {
+  waiting: 'waiting', semi_activated: 'semi-active', fully_activated: 'fully active',
+  completed: 'completed', cached: 'cached',
+};
+const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+// ---- formatting ---------------------------------------------------------------------------
+
+const rate = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
+const whole = (value) => String(value);
+const FIGURES = {
+  tps: rate, tokens: whole, forwards: whole,
+  tpf: (value) => value.toFixed(2), seconds: (value) => value.toFixed(value < 10 ? 3 : 1),
+};
+
+function visible(text) {
+  const trimmed = text.trim();
+  return trimmed || (text.includes('\n') ? '⏎' : '␣');
+}
+
+// The clipboard is closed to pages that did not come over https or from this machine.
+async function copy(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+    note(`${what} is on the clipboard.`);
+  } catch {
+    note('The browser did not let this page use the clipboard.');
+  }
+}
+
+// ---- the lane -----------------------------------------------------------------------------
+
+class Lane {
+  constructor(section) {
+    this.section = section;
+    this.grid = find('.grid', section);
+    this.talk = find('.talk', section);
+    this.history = find('.history', section);
+    this.answer = find('.answer', section);
+    find('.copy', section).addEventListener('click', () => copy(this.answer.innerText, 'The answer'));
+    this.inspector = find('.inspect', section);
+    this.hint = this.inspector.textContent;
+    this.state = find('.lane-state', section);
+    this.figures = Object.fromEntries(
+      [...section.querySelectorAll('[data-figure]')].map((node) => [node.dataset.figure, node]));
+    this.grid.addEventListener('pointerover', (event) => this.point(event.target));
+    this.grid.addEventListener('pointerleave', () => this.inspect(this.cursor));
+    this.grid.addEventListener('focus', () => this.inspect(this.cursor ?? 0));
+    this.grid.addEventListener('blur', () => this.inspect(null));
+    this.grid.addEventListener('keydown', (event) => this.walk(event));
+    this.grid.addEventListener('pointerdown', ({ target }) => {
+      const cell = target.closest('.cell');
+      if (cell) this.moveTo(cell.position);
+    });
+    this.begin({ name: find('.lane-name', section).textContent, decoder: section.dataset.decoder,
+      block: COLUMNS, capacity: IDLE_CAPACITY });
+    this.setState('ready');
+  }
+
+  // A new run: no event has arrived yet.
+  begin(start) {
+    Object.assign(this, { start, timeline: [], horizon: 0, arrived: false });
+    if (start.model) setText(find('.lane-model', this.section), start.model);
+    setText(find('.lane-name', this.section), start.name);
+    this.section.dataset.decoder = start.decoder;
+    this.grid.style.setProperty('--columns', Math.min(start.block, COLUMNS));
+    this.recall(start.chat ?? []);
+    this.rewind();
+  }
+
+  // What was said before this answer: prompts and answers in turn.
+  recall(chat) {
+    this.history.replaceChildren(
+      ...chat.map((text, i) => make('p', `said ${i % 2 ? 'model' : 'user'}`, text)));
+  }
+
+  // Back to before the first event; what has arrived is kept.
+  rewind() {
+    Object.assign(this, { next: 0, done: false, stopAt: Infinity, cursor: null });
+    Object.assign(this, { cells: [], rows: [], holes: [], fresh: [], points: [], spans: [] });
+    this.shown = { time: 0, tokens: 0, forwards: 0 };
+    this.grid.replaceChildren();
+    this.answer.replaceChildren();
+    for (let from = 0; from < this.start.capacity; from += this.start.block) this.addRow(from);
+    for (const node of Object.values(this.figures)) setText(node, '–');
+    this.inspect(null);
+    this.setState('waiting');
+  }
+
+  get diffusion() { return this.start.decoder !== 'ar'; }
+
+  get exhausted() { return this.next === this.timeline.length; }
+
+  addRow(from) {
+    const row = make('div', 'block-row');
+    const until = Math.min(from + this.start.block, this.start.capacity);
+    const cells = make('div', 'cells frame');
+    row.append(make('span', 'row-number', String(this.rows.length + 1)), make('span', 'row-state'),
+      cells);
+    for (let position = from; position < until; position++) {
+      const cell = make('span', 'cell');
+      cell.position = position;
+      this.cells.push(cell);
+      cells.append(cell);
+    }
+    this.rows.push({ row, cells, label: row.children[1] });
+    this.grid.append(row);
+    this.setRow(this.rows.length - 1, 'waiting');
+  }
+
+  setRow(index, state) {
+    const { cells, label } = this.rows[index];
+    if (cells.dataset.state === state) return;
+    cells.dataset.state = state;
+    setText(label, this.diffusion ? STATE_WORDS[state] : '');
+  }
+
+  setState(word) {
+    setText(this.state, word);
+    this.section.dataset.state = word;
+  }
+
+  receive(event) {
+    this.timeline.push(event);
+    this.horizon = event.time;
+    this.arrived ||= event.finish !== null;
+  }
+
+  // Shows every event up to `clock`; true if anything changed.
+  advance(clock) {
+    const first = this.next;
+    while (this.next < this.timeline.length && this.timeline[this.next].time <= clock) {
+      this.show(this.timeline[this.next++]);
+    }
+    return this.next > first;
+  }
+
+  show(event) {
+    for (const cell of this.fresh) cell.classList.remove('now');
+    this.fresh = event.commits.map((commit) => this.commit(event, ...commit));
+    for (const [from, until, state] of event.blocks) {
+      const block = Math.floor(from / this.start.block);
+      this.setRow(block, state);
+      this.span(block).states.push([event.time, state]);
+      this.reserve(until);
+    }
+    this.shown = event;
+    if (event.tokens && event.time) this.points.push([event.time, event.tokens / event.time]);
+    if (event.finish !== null) this.finish(event.finish);
+  }
+
+  commit(event, position, text, confidence, flags) {
+    const cell = this.cells[position];
+    cell.classList.add('known', 'now');
+    cell.classList.toggle('forced', Boolean(flags & FORCED));
+    cell.classList.toggle('stop', Boolean(flags & STOP));
+    cell.token = { text, confidence, flags, step: event.forwards };
+    setText(cell, flags & STOP ? '■' : visible(text));
+    this.span(Math.floor(position / this.start.block)).commits.push(event.time);
+    this.write(position, text, flags);
+    return cell;
+  }
+
+  // The life of one row of the grid, for the pipeline view: born with the step that first has it.
+  span(block) {
+    this.spans[block] ??= { born: this.shown.time, states: [], commits: [] };
+    return this.spans[block];
+  }
+
+  // Answer text: one span a position, a hole where the token is still masked.
+  reserve(until) {
+    while (this.holes.length < Math.min(until, this.start.capacity)) {
+      const hole = make('span', 'hole');
+      this.holes.push(hole);
+      this.answer.append(hole);
+    }
+  }
+
+  write(position, text, flags) {
+    this.reserve(position + 1);
+    const span = this.holes[position];
+    if (flags & STOP) this.stopAt = Math.min(this.stopAt, position);
+    span.className = flags & FORCED ? 'word forced' : 'word';
+    setText(span, flags & STOP ? '' : text);
+    if (position >= this.stopAt) this.trim();
+  }
+
+  // Nothing is said behind the first stop token.
+  trim() {
+    this.holes.slice(this.stopAt).forEach((span) => { span.hidden = true; });
+    this.cells.slice(this.stopAt + 1).forEach((cell) => { cell.classList.add('beyond'); });
+  }
+
+  finish(reason) {
+    this.done = true;
+    this.stopAt = Math.min(this.stopAt, this.shown.tokens);
+    this.trim();
+    this.setState(reason === 'stop' ? 'finished' : 'cut at max new tokens');
+  }
+
+  get metrics() {
+    const { time, tokens, forwards } = this.shown;
+    return { tokens, forwards, seconds: time, tokens_per_second: time ? tokens / time : 0,
+      tokens_per_forward: forwards ? tokens / forwards : 0 };
+  }
+
+  drawFigures(metrics = this.metrics) {
+    const values = { tps: metrics.tokens_per_second, tokens: metrics.tokens,
+      forwards: metrics.forwards, tpf: metrics.tokens_per_forward, seconds: metrics.seconds };
+    for (const [name, value] of Object.entries(values)) {
+      setText(this.figures[name], FIGURES[name](value));
+      this.figures[name].dataset.value = value;
+    }
+  }
+
+  follow() {
+    const last = this.fresh[this.fresh.length - 1];
+    if (last) this.reveal(last);
+    this.talk.scrollTop = this.talk.scrollHeight;
+  }
+
+  reveal(cell) {
+    const { offsetTop: top, offsetHeight: height } = cell.closest('.block-row');
+    const bottom = top + height - this.grid.clientHeight;
+    if (bottom > this.grid.scrollTop) this.grid.scrollTop = bottom;
+    if (top < this.grid.scrollTop) this.grid.scrollTop = top;
+  }
+
+  // The tokenizer's own reading of the whole answer, where single tokens read differently.
+  settle(final) {
+    for (const cell of this.fresh) cell.classList.remove('now');
+    this.drawFigures(final.metrics);
+    for (const span of this.holes.slice(this.stopAt)) span.remove();
+    if (this.answer.textContent !== final.text) setText(this.answer, final.text);
+  }
+
+  // ---- one cell under the pointer or the keyboard's cursor
+
+  point(target) {
+    const cell = target.closest('.cell');
+    if (cell) this.inspect(cell.position);
+  }
+
+  walk(event) {
+    if (!(event.key in ARROWS)) return;
+    event.preventDefault();
+    const [rows, columns] = ARROWS[event.key];
+    const to = (this.cursor ?? 0) + rows * Math.min(this.start.block, COLUMNS) + columns;
+    if (to >= 0 && to < this.cells.length) this.moveTo(to);
+  }
+
+  moveTo(position) {
+    this.cells[this.cursor ?? 0].classList.remove('cursor');
+    this.cursor = position;
+    this.cells[position].classList.add('cursor');
+    this.reveal(this.cells[position]);
+    this.inspect(position);
+  }
+
+  inspect(position) {
+    const text = position === null ? this.hint : this.describe(this.cells[position]);
+    setText(this.inspector, text);
+    this.grid.setAttribute('aria-valuemax', this.cells.length);
+    this.grid.setAttribute('aria-valuenow', (position ?? 0) + 1);
+    this.grid.setAttribute('aria-valuetext', text);
+  }
+
+  describe({ position, token }) {
+    const block = Math.floor(position / this.start.block) + 1;
+    const where = `position ${position + 1}${this.diffusion ? `, block ${block}` : ''}`;
+    if (!token) return `Mask · ${where}`;
+    const what = token.flags & STOP ? 'End of answer' : `“${token.text.replace(/\n/g, '⏎')}”`;
+    const sure = `confidence ${(100 * token.confidence).toFixed(1)} %`;
+    const forced = token.flags & FORCED ? ' · forced, the best of its block' : '';
+    return `${what} · ${where} · step ${token.step} · ${sure}${forced}`;
+  }
+}
+
+const lanes = [...root.querySelectorAll('.lane')].map((section) => new Lane(section));

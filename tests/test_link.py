@@ -1,0 +1,711 @@
+"""Links: exact but for what they say they lose, short, and nothing but refusals for hostile text.
+
+Links are taken apart and made here with zlib and base64 alone, beside the code under test.
+"""
+
+import base64
+import json
+import random
+import re
+import time
+import tracemalloc
+import zlib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_recording import RECORDINGS, mutate, race, run_ar, run_d2f, scratch, survives
+from tiny import network
+
+from app.lanes import Lane
+from app.link import SETTINGS, from_link, pack, to_link, unpack
+from app.recording import RecordedLane, Recording, RecordingError, record
+from d2f import (
+    ARConfig,
+    BlockView,
+    Commit,
+    D2FConfig,
+    Model,
+    StepEvent,
+    Trace,
+    TraceHeader,
+    VanillaConfig,
+    stream,
+)
+from d2f.blocks import BlockPipeline
+from d2f.config import CONFIGS, DecodeConfig
+from d2f.decode import trace_header
+from d2f.tokenizer import Tokenizer
+
+PRINTABLE = "".join(map(chr, range(33, 127))).replace('"', "").replace("\\", "")
+
+
+def armour(content: str | bytes) -> str:
+    """Any content in the outer form of a link."""
+    data = content.encode() if isinstance(content, str) else content
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = deflate.compress(data) + deflate.flush()
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def bared(link: str) -> bytes:
+    """The content of a link."""
+    return zlib.decompress(base64.urlsafe_b64decode(link + "=" * (-len(link) % 4)), -15)
+
+
+def column(*numbers: int) -> str:
+    """Numbers in base 46, lowest digit first; the 46 upper characters say that more follows."""
+    text = ""
+    for number in numbers:
+        while number >= 46:
+            text, number = text + PRINTABLE[46 + number % 46], number // 46
+        text += PRINTABLE[number]
+    return text
+
+
+# --- A race worked out by hand, step by step. ---
+
+WORDS = {1: "one", 2: " two", 3: " three", 4: " four", 5: "!", 6: "<end>"}
+D2F = D2FConfig(block_size=4, max_new_tokens=8, tau_add=0.5, tau_act=0.75)
+AR = ARConfig(max_new_tokens=8)
+HEAD = ("cpu (x86_64)", "float32", (0, 0, 0))
+FULLY, SEMI = "fully_activated", "semi_activated"
+D2F_EVENTS = (
+    StepEvent(
+        0,
+        0.03,
+        (0, 7),
+        (Commit(3, 1, 0.95), Commit(5, 3, 0.97)),
+        (BlockView(1, 3, 7, 2, FULLY),),
+        3,
+    ),
+    StepEvent(
+        1,
+        0.025,
+        (3, 11),
+        (Commit(4, 2, 1.0), Commit(9, 6, 0.92)),
+        (BlockView(1, 3, 7, 1, FULLY), BlockView(2, 7, 11, 3, SEMI)),
+        3,
+    ),
+    StepEvent(
+        2,
+        0.025,
+        (3, 11),
+        (Commit(6, 4, 0.4, True), Commit(7, 5, 0.91)),
+        (BlockView(1, 3, 7, 0, "completed"), BlockView(2, 7, 11, 2, FULLY)),
+        3,
+    ),
+    StepEvent(
+        3,
+        0.024,
+        (3, 11),
+        (Commit(8, 2, 0.93),),
+        (BlockView(1, 3, 7, 0, "cached"), BlockView(2, 7, 11, 1, FULLY)),
+        7,
+        "stop",
+    ),
+)
+AR_EVENTS = (
+    StepEvent(0, 0.03, (0, 3), (Commit(3, 1, 0.5),), (), 3),
+    StepEvent(1, 0.012, (3, 4), (Commit(4, 2, 1.0),), (), 4, "stop"),
+)
+BY_HAND = Recording(
+    "Count to four.",
+    (
+        RecordedLane(
+            "D2F",
+            Trace(
+                TraceHeader(D2F, "mini-d2f", *HEAD, (6,), {"torch": "2.13.0"}),
+                D2F_EVENTS,
+                "one two three four! two",
+            ),
+            WORDS,
+        ),
+        RecordedLane(
+            "AR",
+            Trace(TraceHeader(AR, "mini-ar", *HEAD, (2,), {}), AR_EVENTS, "One."),
+            {1: "one", 2: "<end>"},
+        ),
+    ),
+    "D2F is correct.",
+)
+PAYLOAD = [
+    1,
+    "d2f-race",
+    "Count to four.",
+    "D2F is correct.",
+    [
+        [
+            "D2F",
+            "d2f",
+            [8, 0.0, 1.0, 0, 0, 4, 0.5, 0.75, 0.9, None, True],
+            "mini-d2f",
+            "cpu (x86_64)",
+            "float32",
+            {"torch": "2.13.0"},
+            3,
+            None,
+        ],
+        ["AR", "ar", [8, 0.0, 1.0, 0, 0], "mini-ar", "cpu (x86_64)", "float32", {}, 3, "One."],
+    ],
+    ["one\x7f two\x7f three\x7f four\x7f!\x7f two\x7f<end>", "one\x7f<end>"],
+    [
+        # Commits a step; candidates passed over before each; the fourth commit is a stop.
+        [column(2, 2, 2, 1), column(0, 1, 0, 3, 0, 0, 0), column(3)],
+        [column(1, 1), column(0, 0), column(1)],
+    ],
+    [column(5, 3, 0, 8, 20, 9, 7), column(18, 0)],
+    # In ticks of 500 and 200 microseconds: the middle step, then 60 50 50 48 and 150 60 against it.
+    [[500, column(50, 20, 0, 0, 3)], [200, column(60, 180, 0)]],
+]
+
+
+def linked(payload: Any) -> str:
+    return armour(json.dumps(payload))
+
+
+def test_a_link_made_by_hand_is_read_as_worked_out_by_hand() -> None:
+    assert from_link(linked(PAYLOAD)) == BY_HAND
+
+
+def test_a_link_holds_what_was_written_by_hand_and_nothing_else() -> None:
+    link = to_link(BY_HAND)
+    assert re.fullmatch("[A-Za-z0-9_-]+", link)
+    assert json.loads(bared(link)) == PAYLOAD
+    assert from_link(link) == BY_HAND
+
+
+@pytest.mark.parametrize("decoder", CONFIGS)
+def test_every_setting_of_every_decoder_is_sent(decoder: str) -> None:
+    """A new setting needs a place in links, and a new format number."""
+    assert sorted(SETTINGS[decoder]) == sorted(f.name for f in fields(CONFIGS[decoder]))
+
+
+# --- Round trips. ---
+
+
+def told(recorded: RecordedLane) -> list[Any]:
+    """What a link must keep exactly."""
+    trace, stops = recorded.trace, recorded.trace.header.stop_ids
+    steps = [
+        (
+            event.step,
+            [
+                (c.position, recorded.texts[c.token_id], c.token_id in stops, c.forced)
+                for c in event.commits
+            ],
+            event.window,
+            event.blocks,
+            event.cache_length,
+            event.finish_reason,
+        )
+        for event in trace.events
+    ]
+    exact = (trace.tokens, trace.forwards, trace.tokens_per_forward, trace.finish_reason)
+    return [recorded.name, trace.header.config, trace.text, exact, steps]
+
+
+def assert_kept(before: RecordedLane, after: RecordedLane) -> None:
+    """Exact but for ids, times to a fiftieth of the median step, and confidences."""
+    assert told(after) == told(before)
+    tau = getattr(before.trace.header.config, "tau_conf", -1.0)
+    steps = sorted(event.seconds for event in before.trace.events)
+    tick = max(steps[len(steps) // 2] / 50, 1e-6) if steps else 0.0
+    elapsed = [0.0, 0.0]
+    for old, new in zip(before.trace.events, after.trace.events, strict=True):
+        elapsed = [elapsed[0] + old.seconds, elapsed[1] + new.seconds]
+        assert abs(elapsed[0] - elapsed[1]) <= tick / 2 + 1e-9
+        for was, now in zip(old.commits, new.commits, strict=True):
+            assert abs(was.confidence - now.confidence) < 0.051
+            assert (was.confidence > tau) is (now.confidence > tau)
+    assert abs(before.trace.seconds - after.trace.seconds) <= tick / 2 + 1e-9
+    assert abs(before.trace.ttft - after.trace.ttft) <= tick / 2 + 1e-9
+    assert after.trace.header.prompt_ids == (0,) * len(before.trace.header.prompt_ids)
+    assert set(after.texts) == set(range(1, len(after.texts) + 1))
+
+
+@settings(max_examples=150)
+@given(RECORDINGS)
+def test_a_link_keeps_a_run_of_the_policy(recorded: Recording) -> None:
+    again = from_link(to_link(recorded))
+    assert (again.prompt, again.verdict) == (recorded.prompt, recorded.verdict)
+    for before, after in zip(recorded.lanes, again.lanes, strict=True):
+        assert_kept(before, after)
+    assert [told(lane) for lane in from_link(to_link(again)).lanes] == list(map(told, again.lanes))
+    assert Recording.from_json(again.to_json()) == again
+
+
+def decoded(config: DecodeConfig, seed: int, cut: int, tokenizer: Tokenizer) -> RecordedLane:
+    """A run of the real decoder over a random network, cancelled after ``cut`` steps."""
+    causal = isinstance(config, ARConfig)
+    net = network(
+        tokenizer.vocab_size,
+        seed=seed,
+        sharpness=(4, 6, 8)[seed % 3],
+        causal=causal,
+        logit_shift=causal,
+        mask_id=None if causal else 1,
+    )
+    model, prompt = Model("tiny", net, tokenizer), tokenizer.encode("Count to four.")
+    lane = Lane(
+        name="lane",
+        header=trace_header(model, prompt, config),
+        source=stream(model, prompt, config),
+        token_text=tokenizer.token_text,
+        decode=tokenizer.decode,
+    )
+    while len(lane.events) < cut and lane.advance() is not None:
+        pass
+    lane.close()
+    return record("Count to four.", [lane]).lanes[0]
+
+
+REAL = st.one_of(
+    st.builds(
+        D2FConfig,
+        max_new_tokens=st.integers(8, 60),
+        block_size=st.integers(2, 12),
+        tau_add=st.sampled_from([0.1, 0.25, 0.5, 1.0]),
+        tau_act=st.sampled_from([0.5, 0.9, 1.0]),
+        tau_conf=st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.9, 1.0]),
+        temperature=st.sampled_from([0.0, 1.0]),
+        max_active_blocks=st.sampled_from([None, 2]),
+        early_stop=st.booleans(),
+    ),
+    st.builds(ARConfig, max_new_tokens=st.integers(1, 30)),
+    st.builds(
+        VanillaConfig,
+        max_new_tokens=st.integers(1, 24),
+        tokens_per_step=st.integers(1, 5),
+        block_size=st.none() | st.integers(1, 30),
+    ),
+)
+
+
+@settings(max_examples=40)
+@given(config=REAL, seed=st.integers(0, 8), cut=st.just(999) | st.integers(0, 9))
+def test_a_link_keeps_what_the_real_decoders_did(
+    config: DecodeConfig, seed: int, cut: int, tokenizer_folder: Path
+) -> None:
+    stops = range(5, 5000, 30) if seed % 2 else ()
+    lane = decoded(config, seed, cut, Tokenizer(tokenizer_folder, stops))
+    (again,) = from_link(to_link(Recording("Count to four.", (lane,)))).lanes
+    assert_kept(lane, again)
+
+
+# --- What is lost, and only that. ---
+
+
+@pytest.mark.parametrize(
+    ("tau", "confidence", "forced", "kept"),
+    [
+        (0.9, 0.904, False, 0.91),
+        (0.9, 0.9000001, False, 0.91),
+        (0.9, 0.896, True, 0.9),
+        (0.9, 0.9, True, 0.9),
+        (0.897, 0.896, True, 0.85),
+        (0.897, 0.8975, False, 0.9),
+        (0.3, 0.3, True, 0.3),
+        (0.0, 0.0, True, 0.0),
+        (0.0, 1e-9, False, 0.05),
+        (0.5, 0.5001, False, 0.55),
+        (0.5, 0.94, False, 0.94),
+        (0.5, 0.42, True, 0.4),
+        (1.0, 0.999, True, 1.0),
+        (0.995, 0.9951, False, 1.0),
+        # float32's 0.1 is above 0.1, yet not above it for a decoder that compares in float32.
+        (0.1, 0.10000000149011612, True, 0.1),
+    ],
+)
+def test_a_rounded_confidence_stays_on_its_side_of_tau_conf(
+    tau: float, confidence: float, forced: bool, kept: float
+) -> None:
+    config = D2FConfig(block_size=4, max_new_tokens=8, tau_conf=tau)
+    views = (BlockView(1, 1, 5, 3, FULLY),)
+    event = StepEvent(0, 0.01, (0, 5), (Commit(1, 3, confidence, forced),), views, 1)
+    trace = Trace(TraceHeader(config, "m", "cpu", "float32", (9,), (0,)), (event,), "a")
+    recorded = Recording("", (RecordedLane("D2F", trace, {3: "a"}),))
+    (again,) = from_link(to_link(recorded)).lanes[0].trace.events
+    assert again == replace(event, commits=(Commit(1, 1, kept, forced),))
+
+
+def test_tokens_are_numbered_by_text_and_stops_stay_apart() -> None:
+    config = VanillaConfig(max_new_tokens=4, tokens_per_step=4)
+    commits = tuple(Commit(1 + n, i, 0.5) for n, i in enumerate((30, 20, 40, 50)))
+    event = StepEvent(0, 0.01, (0, 5), commits, (), 0, "stop")
+    header = TraceHeader(
+        config, "m", "cpu", "float32", (9,), (50, 60), {"python": "3.11.7", "torch": "2.13.0"}
+    )
+    texts = {30: "a", 20: "b", 40: "a", 50: "a"}
+    lane = RecordedLane("vanilla", Trace(header, (event,), "aba"), texts)
+    (lane,) = from_link(to_link(Recording("", (lane,)))).lanes
+    assert lane.trace.token_ids == (1, 2, 1, 3)
+    assert lane.texts == {1: "a", 2: "b", 3: "a"}
+    assert lane.trace.header == TraceHeader(
+        config, "m", "cpu", "float32", (0,), (3,), {"torch": "2.13.0"}
+    )
+
+
+def ar_lane(config: ARConfig, seconds: list[float], texts: dict[int, str]) -> RecordedLane:
+    """An AR run over a prompt of three tokens, one token id after the other."""
+    last = len(seconds) - 1
+    events = tuple(
+        StepEvent(
+            i,
+            time,
+            (2 + i if i else 0, 3 + i),
+            (Commit(3 + i, i % len(texts), 0.5),),
+            (),
+            3 + i,
+            "length" if i == last and len(seconds) == config.max_new_tokens else None,
+        )
+        for i, time in enumerate(seconds)
+    )
+    return RecordedLane("AR", Trace(TraceHeader(config, "m", *HEAD, ()), events, ""), texts)
+
+
+def timed(seconds: list[float]) -> list[float]:
+    """The seconds of a run's steps after a link."""
+    lane = ar_lane(ARConfig(max_new_tokens=len(seconds)), seconds, {0: ""})
+    (again,) = from_link(to_link(Recording("", (lane,)))).lanes
+    return [event.seconds for event in again.trace.events]
+
+
+def test_times_are_rounded_without_drift() -> None:
+    seconds = [0.0400004] + [0.01234] * 99
+    times = timed(seconds)
+    # A fiftieth of 12.34 ms lies between 200 and 500 microseconds.
+    assert times[:5] == [0.04, 0.0124, 0.0122, 0.0124, 0.0124]
+    assert sum(times) == pytest.approx(sum(seconds), abs=1e-4)
+
+
+def test_steps_of_microseconds_are_told_in_microseconds() -> None:
+    assert timed([2e-6, 0.0, 1.4e-6]) == [2e-6, 0.0, 1e-6]
+
+
+def test_numbers_are_packed_lowest_digit_first() -> None:
+    assert pack([0, 45, 46, 2115, 2116]) == column(0, 45, 46, 2115, 2116) == "!OP#~OPP#"
+    assert unpack(column(0, 45, 46, 2115, 2116), 5) == [0, 45, 46, 2115, 2116]
+
+
+# --- Size. ---
+
+
+FIRST_ID = 11  # beyond the stop tokens of ``test_recording``
+
+
+def words(count: int) -> dict[int, str]:
+    """Made-up words, word parts and marks; the frequent ones, with low ids, are shorter."""
+    rng = random.Random(0)
+    made = {}
+    for i in range(count):
+        parts = rng.randint(1, 2 + i // 200)
+        letters = (rng.choice("bcdfghklmnprstvw") + rng.choice("aeiou") for _ in range(parts))
+        made[FIRST_ID + i] = " " * (rng.random() < 0.8) + "".join(letters)
+    marks = {1: ",", 3: ".", 8: "\n", 13: " (", 29: ")", 49: "'s"}
+    return made | {FIRST_ID + i: mark for i, mark in marks.items()}
+
+
+LONG = {
+    "d2f": D2FConfig(max_new_tokens=512, max_active_blocks=4),
+    "ar": ARConfig(max_new_tokens=512),
+}
+QUESTION = (
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in "
+    "May. How many clips did Natalia sell altogether in April and May? Explain every step."
+)
+
+
+def zipf(rng: random.Random) -> int:
+    """One of 600 ids: the lower, the likelier."""
+    return FIRST_ID - 1 + int(601 ** rng.random())
+
+
+def long_lane(name: str, run: list[StepEvent], rng: random.Random) -> RecordedLane:
+    """A run at 30 ms (D2F) or 12 ms (AR) a step, give or take 5 %, told in made-up words."""
+    usual, made = {"d2f": 0.03, "ar": 0.012}[name], words(600)
+    events = tuple(replace(event, seconds=rng.gauss(usual, usual / 20)) for event in run)
+    versions = {"python": "3.11.7", "torch": "2.13.0+cpu", "transformers": "5.23.0"}
+    place = (f"mini-{name}", "cpu (x86_64)", "float32", (5,) * 67, (700,))
+    trace = Trace(TraceHeader(LONG[name], *place, versions), events)
+    texts = {i: made[i] for i in trace.canvas.values()}
+    text = "".join(made[i] for i in trace.token_ids)
+    return RecordedLane(name.upper(), trace.with_text(text), texts)
+
+
+def long_race() -> Recording:
+    """512 tokens a lane, about three a forward in the D2F lane; answers that share only words."""
+    rng = random.Random(3)
+    d2f, ar = run_d2f(LONG["d2f"], 67, rng, 0.16, zipf), run_ar(LONG["ar"], 67, rng, 0, zipf)
+    lanes = (long_lane("d2f", d2f, rng), long_lane("ar", ar, rng))
+    return Recording(QUESTION, lanes, "Both answers are wrong.")
+
+
+def test_a_race_of_512_tokens_fits_in_5000_characters() -> None:
+    recorded = long_race()
+    d2f, ar = (lane.trace for lane in recorded.lanes)
+    assert (d2f.tokens, ar.tokens, ar.forwards) == (512, 512, 512)
+    link = to_link(recorded)
+    assert 2.8 < d2f.tokens_per_forward < 3.3
+    assert len(set(d2f.canvas.values())) > 190
+    assert 3000 < len(link) <= 5000
+    for before, after in zip(recorded.lanes, from_link(link).lanes, strict=True):
+        assert_kept(before, after)
+
+
+# --- What fits in no link. ---
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"window": (0, 6)},
+        {"cache_length": 2},
+        {"blocks": ()},
+        {"finish_reason": None},
+        {"commits": ()},
+        {"commits": (Commit(8, 2, 0.93, True),)},
+        {"commits": (Commit(8, 2, 0.9001, True),)},
+        {"commits": (Commit(8, 2, 0.9),)},
+        {"commits": (Commit(10, 2, 0.93),)},
+        {"commits": (Commit(10, 2, 0.93), Commit(8, 2, 0.93))},
+    ],
+    ids=str,
+)
+def test_a_step_that_no_decoder_made_fits_in_no_link(changes: dict[str, Any]) -> None:
+    lane = BY_HAND.lanes[0]
+    last = replace(lane.trace.events[-1], **changes)
+    trace = replace(lane.trace, events=(*lane.trace.events[:-1], last))
+    texts = {i: WORDS[i] for i in trace.canvas.values()}
+    recorded = Recording("", (RecordedLane("D2F", trace, texts),))
+    with pytest.raises(RecordingError, match="^No link can tell this run; save it as a file: "):
+        to_link(recorded)
+
+
+def test_traces_drawn_by_hand_fit_in_no_link() -> None:
+    with pytest.raises(RecordingError, match="No link can tell this run; save it as a file: "):
+        to_link(race())
+
+
+def test_a_run_that_is_too_long_says_so() -> None:
+    rng = random.Random(0)
+    texts = {i: "".join(rng.choices("abcdefghijklmnop", k=40)) for i in range(4096)}
+    lane = ar_lane(ARConfig(max_new_tokens=4096), [0.01] * 4096, texts)
+    with pytest.raises(RecordingError, match="save it as a file: it is too long"):
+        to_link(Recording("", (lane,)))
+
+
+# --- Limits. ---
+
+
+def changed(path: tuple[int, ...], value: Any) -> str:
+    payload = json.loads(json.dumps(PAYLOAD))
+    place = payload
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return linked(payload)
+
+
+NAME, DECODER, SETTING, MODEL, DEVICE, DTYPE, VERSIONS, PROMPT, ANSWER = range(9)
+LIMITS: list[tuple[tuple[int, ...], Any, str]] = [
+    ((0,), 2, "its format must be 1"),
+    ((1,), "d2f-run", "it is not a race"),
+    ((2,), None, "the prompt must be text"),
+    ((2,), "x" * 32_769, "the prompt is longer than 32,768 characters"),
+    ((2,), "\x00", "the prompt contains the character U+0000"),
+    ((2,), "\udfff", "the prompt contains the character U+DFFF"),
+    ((3,), "x" * 501, "the verdict is longer than 500 characters"),
+    ((4,), [], "a race has one or two lanes"),
+    ((4,), [0, 0, 0], "a race has one or two lanes"),
+    ((4,), [PAYLOAD[4][0]], "its columns are not of one length"),
+    ((4,), "ab", "its columns are not those of a race"),
+    ((8,), 0, "its columns are not those of a race"),
+    ((4, 0), [], "not enough values to unpack"),
+    ((4, 0, NAME), "x" * 201, "the name of a lane is longer than 200 characters"),
+    ((4, 0, DECODER), "eagle", "its decoder is unknown"),
+    ((4, 0, DECODER), [], "it is malformed (TypeError)"),
+    ((4, 0, SETTING), [8], "its settings are not those of its decoder"),
+    ((4, 0, SETTING, 0), 4097, "max_new_tokens must be at most 4,096"),
+    ((4, 0, SETTING, 0), 8.0, "max_new_tokens must be an integer >= 1"),
+    ((4, 0, SETTING, 4), 2**63, "seed must be at most"),
+    ((4, 0, SETTING, 5), 4097, "block_size must be at most 4,096"),
+    ((4, 0, SETTING, 9), 4097, "max_active_blocks must be at most 4,096"),
+    ((4, 0, MODEL), "x" * 201, "the model is longer than 200 characters"),
+    ((4, 0, DEVICE), "\x1b", "the device contains the character U+001B"),
+    ((4, 0, DTYPE), 32, "the dtype must be text"),
+    ((4, 0, VERSIONS), [], "the versions must be named"),
+    ((4, 0, VERSIONS), {"torch": 2}, "a version must be text"),
+    ((4, 0, VERSIONS), {str(i): "" for i in range(17)}, "more than 16 versions"),
+    ((4, 0, PROMPT), 32_769, "the prompt has too many tokens or none"),
+    ((4, 0, PROMPT), 0, "the prompt has too many tokens or none"),
+    ((4, 0, PROMPT), "3", "the prompt has too many tokens or none"),
+    ((4, 0, ANSWER), "x" * 200_001, "an answer is longer than 200,000 characters"),
+    ((4, 0, ANSWER), 7, "an answer must be text"),
+    ((5, 0), "one", "a lane must have a text for every token"),
+    ((5, 0), "\x7f" * 150_000, "a lane must have a text for every token"),
+    ((5, 0), "\x7f" * 7, "a lane must have a text for every token"),
+    ((5, 0), "x" * 201 + "\x7f" * 6, "the text of a token is longer than 200 characters"),
+    ((5, 0), "\r" + "\x7f" * 6, "contains the character U+000D"),
+    ((5, 0), ["one"], "a column must be text"),
+    ((6, 0), [], "it is malformed (TypeError)"),
+    ((6, 0, 0), column(*[1] * 4097), "a column is too long"),
+    ((6, 0, 0), "!" * 40_000, "a column is too long"),
+    ((6, 0, 0), column(2, 2, 2), "a column is too long"),
+    ((6, 0, 0), column(2, 2, 2, 1, 1), "the run goes on after its end in step 4"),
+    ((6, 0, 0), column(2, 0, 4, 1), "the commits are out of range in step 1"),
+    ((6, 0, 0), column(2, 2, 2, 2), "the commits are out of range in step 3"),
+    ((6, 0, 0), column(2, 2, 2, 46**7), "the commits are out of range in step 3"),
+    ((6, 0, 0), column(46**8), "a number is too large"),
+    ((6, 0, 0), column(46)[:1], "a column is too long"),
+    ((6, 0, 0), '"', "it is malformed (KeyError)"),
+    ((6, 0, 1), column(0, 3, 0, 3, 0, 0, 0), "the commits are out of range in step 0"),
+    ((6, 0, 1), column(0, 1, 0, 3, 0, 0, 2), "the commits are out of range in step 3"),
+    ((6, 0, 1), column(0, 1, 0, 3, 0, 0, 0, 0), "a column is too long"),
+    ((6, 0, 2), column(7), "a column is too long"),
+    ((7, 0), column(5, 3, 0, 8, 20, 9), "a lane must have a confidence for every token"),
+    ((7, 0), column(5, 3, 0, 8, 20, 9, 29), "a confidence is out of range"),
+    ((8, 0), [], "it is malformed (TypeError)"),
+    ((8, 0, 0), 3, "a unit of time is none of those in use"),
+    ((8, 0, 0), 500.0, "a unit of time is none of those in use"),
+    ((8, 0, 0), 10**18, "a unit of time is none of those in use"),
+    ((8, 0, 1), "", "not enough values to unpack"),
+    ((8, 0, 1), column(50, 20, 0, 0), "a lane must have a time for every step"),
+    ((8, 0, 1), column(50, 20, 0, 0, 101), "the time is out of range in step 3"),
+    ((8, 0), [500_000_000, column(200, 0, 0, 0, 0)], "the time is out of range in step 0"),
+    ((8, 0), [500_000_000, column(150, 0, 0, 0, 0)], "a lane takes more than a day"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "reason"), LIMITS, ids=range(len(LIMITS)))
+def test_each_limit_is_kept_and_named(path: tuple[int, ...], value: Any, reason: str) -> None:
+    with pytest.raises(RecordingError) as refused:
+        from_link(changed(path, value))
+    assert str(refused.value).startswith("This link cannot be opened: ")
+    assert reason in str(refused.value)
+    assert len(str(refused.value)) < 250
+
+
+def remasked(settings: list[Any], gaps: str) -> str:
+    """A link of one vanilla lane: two steps of two tokens each."""
+    head = ["vanilla", "vanilla", settings, "m", *HEAD[:2], {}, 3, None]
+    columns = [["a\x7fb\x7fc\x7fd"], [[column(2, 2), gaps, ""]], [column(0, 0, 0, 0)]]
+    return linked([1, "d2f-race", "", "", [head], *columns, [[1, column(5, 0, 0)]]])
+
+
+def test_a_vanilla_lane_commits_in_its_leftmost_unfinished_block() -> None:
+    settings = [4, 0.0, 1.0, 0, 0, 2, 2]
+    (lane,) = from_link(remasked(settings, column(0, 0, 0, 0))).lanes
+    commits = [[Commit(3 + i, 1 + i, 1.0) for i in pair] for pair in ((0, 1), (2, 3))]
+    assert lane.trace.events == (
+        StepEvent(0, 5e-6, (0, 7), tuple(commits[0])),
+        StepEvent(1, 5e-6, (0, 7), tuple(commits[1]), finish_reason="length"),
+    )
+    with pytest.raises(RecordingError, match="the commits are out of range in step 0"):
+        from_link(remasked(settings, column(0, 1, 0, 0)))
+
+
+def test_settings_are_checked_before_they_cost_anything() -> None:
+    with pytest.raises(RecordingError, match="max_new_tokens must be at most 4,096"):
+        from_link(remasked([10**15, 0.0, 1.0, 0, 0, 2, None], column(0, 0, 0, 0)))
+
+
+NOISE = random.Random(0).randbytes(65_537)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "its end is missing"),
+        ("AAAAA", "its end is missing"),
+        ("AA==", "it has characters of no link"),
+        ("AA\n", "it has characters of no link"),
+        ("\u0660\u0661", "it has characters of no link"),
+        ("x" * 87_384, "it is longer than 65,536 bytes"),
+        (base64.urlsafe_b64encode(NOISE).decode().rstrip("="), "it is longer than 65,536 bytes"),
+        (base64.urlsafe_b64encode(NOISE[:-1]).decode().rstrip("="), "it is damaged"),
+        (to_link(BY_HAND)[:-4], "its end is missing"),
+        (to_link(BY_HAND) + "AAAA", "something follows its end"),
+        (armour(b"\xff\xfe"), "codec can't decode"),
+        (armour(b" " * 1_048_577), "it unfolds to more than 1,048,576 bytes"),
+        (armour(b" " * 1_048_576), "Expecting value"),
+        (armour("[" * 1_000_000), "it is malformed (RecursionError)"),
+        (armour('{"a":' * 200_000), "it is malformed (RecursionError)"),
+        (armour("1" * 1_000_000), "a number has too many digits"),
+        (armour("[1,NaN]"), "NaN is not a number"),
+        (armour("[1e400]"), "a number is too large"),
+        (armour('{"a":1,"a":1}'), "a name occurs twice in one object"),
+        (armour("{}"), "it is not a race"),
+        (armour('[1,"d2f-race"]'), "not enough values to unpack"),
+        (armour('["1","d2f-race"]'), "its format must be 1"),
+        (b"AAAA", "it is not text"),
+        (None, "it is not text"),
+    ],
+    ids=range(24),
+)
+def test_what_is_no_link_at_all_is_refused(text: Any, reason: str) -> None:
+    with pytest.raises(RecordingError) as refused:
+        from_link(text)
+    assert reason in str(refused.value)
+
+
+def test_a_bomb_is_not_unfolded() -> None:
+    bomb = armour(b"\x00" * 60_000_000)
+    assert len(bomb) < 87_000
+    tracemalloc.start()
+    with pytest.raises(RecordingError, match="unfolds to more than"):
+        from_link(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+def busy(config: D2FConfig, picks: tuple[int, ...]) -> str:
+    """The link of a run that commits these of its candidates, for up to 1,000 steps."""
+    pipeline, counts, gaps = BlockPipeline(3, config), [], []
+    while pipeline.finish_reason is None and len(counts) < 1000:
+        pipeline.grow()
+        pipeline.promote()
+        masked = pipeline.masked
+        pipeline.cache()
+        chosen = sorted({range(len(masked))[pick] for pick in picks})
+        counts.append(len(chosen))
+        gaps += [i - before - 1 for before, i in zip([-1, *chosen], chosen, strict=False)]
+        pipeline.record([masked[i] for i in chosen], [])
+    payload = json.loads(json.dumps(PAYLOAD))
+    payload[4][0][SETTING] = [getattr(config, name) for name in SETTINGS["d2f"]]
+    payload[6][0] = [column(*counts), column(*gaps), ""]
+    return linked(payload)
+
+
+@pytest.mark.parametrize(
+    ("block_size", "tau_add", "picks", "reason"),
+    [
+        (1, 0.1, (0,), "too many blocks and steps"),
+        (4096, 0.1, (0,), "too many blocks and steps"),
+        (4, 0.25, (0, -1), "too many blocks in flight"),
+    ],
+)
+def test_a_run_that_would_keep_the_pipeline_busy_is_refused_soon(
+    block_size: int, tau_add: float, picks: tuple[int, ...], reason: str
+) -> None:
+    link = busy(D2FConfig(max_new_tokens=4096, block_size=block_size, tau_add=tau_add), picks)
+    started = time.process_time()
+    with pytest.raises(RecordingError, match=reason):
+        from_link(link)
+    assert time.process_time() - started < 1.5
+
+
+# --- Fuzzing. ---
+
+
+def test_thousands_of_damaged_links_are_refused_or_valid() -> None:
+    rng, link, text = random.Random(2), to_link(BY_HAND), json.dumps(PAYLOAD)
+    bent = [scratch(link, rng) for _ in range(1000)]
+    torn = [armour(scratch(text, rng).encode("utf-8", "replace")) for _ in range(1500)]
+    mutated = [linked(mutate(json.loads(text), rng)) for _ in range(1500)]
+    accepted = [sum(survives(from_link, each) for each in kind) for kind in (bent, torn, mutated)]
+    assert accepted[0] < 50 < accepted[1] < 750 and 50 < accepted[2] < 750
