@@ -1,15 +1,57 @@
-"""Recorded races that ship with the page, in ``assets/traces``. Knows nothing of gradio."""
+"""Recorded races that ship with the page, in ``assets/traces``; ``python -m app.gallery`` records.
 
+Knows nothing of gradio.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads
+
+from itertools import islice
 from pathlib import Path
 
-from app.recording import Recording
+from app.conversation import Conversation
+from app.lanes import Question, pair_lanes
+from app.prompts import Known, verdict
+from app.race import merge
+from app.recording import Recording, record
+from d2f.bench.machine import default_dtype
+from d2f.registry import PAIRS, Pair
+from d2f.tasks import TASKS, Problem, draw
 
 TRACES = Path(__file__).resolve().parent.parent / "assets" / "traces"
+SEED = 23  # other problems than the page's examples
+EXTENSION = ".json"
 
 
 def gallery(folder: Path = TRACES) -> list[Recording]:
     """The recordings of a folder, by file name; a damaged one raises ``RecordingError``."""
-    return [
-        Recording.from_json(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.json"))
-    ]
+    paths = sorted(folder.glob(f"*{EXTENSION}"))
+    return [Recording.from_json(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def recorded_race(pair: Pair, problem: Problem, device: str, dtype: str) -> Recording:
+    """One race on a problem, as it came out: nothing is chosen or repeated."""
+    question = Question(pair, problem.prompt, pair.config, Conversation(pair.name))
+    lanes = pair_lanes(question, device, dtype)
+    for _ in merge(lanes):
+        pass
+    names = [lane.name for lane in lanes]
+    judged = verdict(Known(problem), names, [lane.trace.text for lane in lanes])
+    return record(problem.prompt, lanes, judged)
+
+
+def main(folder: Path = TRACES) -> None:
+    """Record the first held-out problem of every task with the embedded pair."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = default_dtype("cpu")
+    for number, task in enumerate(TASKS):
+        (problem,) = islice(draw(task, "test", SEED), 1)
+        race = recorded_race(PAIRS["mini"], problem, "cpu", dtype)
+        path = folder / f"{number}-{task}{EXTENSION}"
+        path.write_text(race.to_json(), encoding="utf-8")
+        print(f"{path.name}: {race.verdict}")
+
+
+if __name__ == "__main__":
+    main()

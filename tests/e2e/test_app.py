@@ -62,9 +62,25 @@ def test_the_shipped_models_race_on_an_example(context: BrowserContext, url: str
     page.get_by_label("Prompt").fill(problem.prompt)
     page.get_by_role("button", name="Run the race").click()
     board = page.locator(".board")
+    expect(page.locator(".lane[data-lane='0'] .said.user")).to_have_text(
+        problem.prompt, timeout=60_000
+    )
     expect(board).to_have_attribute("data-state", "finished", timeout=60_000)
     for lane in (0, 1):
         assert page.locator(f".lane[data-lane='{lane}'] .answer").text_content()
     shown = page.locator(".lane[data-lane='0'] [data-figure=tpf]").get_attribute("data-value")
     assert float(shown) > 1, "D2F decoded no more than a token a forward"
     expect(board.get_by_role("status")).to_contain_text("tokens per second")
+
+
+def test_the_page_opens_on_a_recorded_race(context: BrowserContext, url: str):
+    page = context.new_page()
+    page.goto(url)
+    status = page.locator(".board").get_by_role("status")
+    expect(status).to_contain_text("A recorded race.", timeout=15_000)
+    expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
+    page.locator("[name=speed][value='4']").check()
+    expect(page.locator(".board")).to_have_attribute("data-state", "finished", timeout=15_000)
+    expect(status).to_contain_text("not measured here")
+    page.locator("#gallery button").nth(2).click()
+    expect(status).to_contain_text("A recorded race.")
