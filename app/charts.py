@@ -171,6 +171,7 @@ def _confidence_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
             xbins={"start": 0, "end": 1.0001, "size": 0.05},
             marker=marker,
         )
+    figure.update_xaxes(range=[0, 1.02])
     return figure
 
 
@@ -181,9 +182,9 @@ def _empty(across: str, up: str) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "color": QUIET, "size": 13},
-        margin={"l": 56, "r": 12, "t": 12, "b": 44},
-        height=280,
-        legend={"orientation": "h", "y": 1.14, "x": 0},
+        margin={"l": 56, "r": 12, "t": 64, "b": 44},
+        height=320,
+        legend={"orientation": "h", "y": 1.18, "x": 0},
         xaxis={**axis, "title": across},
         yaxis={**axis, "title": up, "rangemode": "tozero"},
     )
