@@ -6,6 +6,7 @@ and Gradio are the shipped ones.
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass
 class Site:
     """The running page; ``ran`` holds the lanes of every race, ``prepare`` makes the next ones."""
@@ -83,7 +90,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
         patch.setitem(PAIRS, "tiny", pair)
         patch.setattr(app.run, "pair_lanes", site.pair_lanes)
         demo = build("tiny", "cpu", "float32", tmp_path_factory.mktemp("traces"))
-        _, site.url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+        # Looking for a free port itself, Gradio leaves a socket open on every one that is taken.
+        _, site.url, _ = demo.launch(
+            server_port=free_port(), prevent_thread_lock=True, quiet=True, **launch_options()
+        )
         yield site
         demo.close(verbose=False)
 

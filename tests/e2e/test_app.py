@@ -1,7 +1,6 @@
 """What a new user runs: ``python app.py`` as a process of its own, on the models that ship."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,18 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import free_port
 from playwright.sync_api import BrowserContext, expect
 
 from app.prompts import examples
 
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
