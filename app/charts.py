@@ -6,11 +6,13 @@ Colours are those of the lanes on the page; every series also differs in dash or
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import plotly.graph_objects as go
 
 from app.recording import RecordedLane, Recording
+from d2f.bench.report import DECODERS
 from d2f.events import Trace
 
 COLOURS = ("#0072b2", "#d55e00")
@@ -48,7 +50,6 @@ Series = tuple[Sequence[float], Sequence[float]]
 
 SYMBOLS = {"d2f": "circle", "ar": "diamond", "vanilla": "square"}
 SHADES = {"d2f": COLOURS[0], "ar": COLOURS[1], "vanilla": QUIET}
-NAMES = {"d2f": "D2F", "ar": "AR", "vanilla": "vanilla diffusion"}
 
 
 def benchmark(results: Sequence[dict[str, Any]]) -> go.Figure:
@@ -60,7 +61,7 @@ def benchmark(results: Sequence[dict[str, Any]]) -> go.Figure:
         figure.add_scatter(
             x=[row["tokens_per_second"] for row in points],
             y=[row["accuracy"] for row in points],
-            name=NAMES[decoder],
+            name=DECODERS[decoder],
             mode="markers",
             text=[_told(row) for row in points],
             hovertemplate="%{text}<extra></extra>",
@@ -76,7 +77,7 @@ def _told(row: dict[str, Any]) -> str:
     """One measured point in words; the settings are those of its decoder."""
     settings = ", ".join(f"{name} {value}" for name, value in row["config"].items())
     return (
-        f"<b>{NAMES[row['decoder']]}, {row['task']}</b><br>"
+        f"<b>{DECODERS[row['decoder']]}, {row['task']}</b><br>"
         f"{row['tokens_per_second']:.0f} tokens/s, {row['accuracy']:.1%} of {row['problems']}<br>"
         f"{row['tokens_per_forward']:.2f} tokens a forward of {row['ms_per_forward']:.1f} ms<br>"
         f"{settings}"
@@ -85,11 +86,7 @@ def _told(row: dict[str, Any]) -> str:
 
 def _times(trace: Trace) -> list[float]:
     """Seconds at the end of every forward."""
-    total, times = 0.0, []
-    for event in trace.events:
-        total += event.seconds
-        times.append(total)
-    return times
+    return list(accumulate(event.seconds for event in trace.events))
 
 
 def _readable(trace: Trace) -> list[int]:

@@ -20,9 +20,8 @@ def page(recording: Recording) -> str:
         "<!--header-->": _read("header.html"),
         "<!--board-->": _read("board.html"),
         "/*script*/": board_script(),
-        "<!--race-->": pack_now(
-            retell(recording)
-        ),  # last, so that no text of it is taken for a marker
+        # Last, so that no text of the race is taken for a marker.
+        "<!--race-->": pack_now(retell(recording)),
     }
     html = _read("export.html")
     for marker, text in parts.items():

@@ -21,12 +21,11 @@ from d2f.tasks import TASKS, Problem, draw
 
 TRACES = Path(__file__).resolve().parent.parent / "assets" / "traces"
 SEED = 23  # other problems than the page's examples
-EXTENSION = ".json"
 
 
 def gallery(folder: Path = TRACES) -> list[Recording]:
     """The recordings of a folder, by file name; a damaged one raises ``RecordingError``."""
-    paths = sorted(folder.glob(f"*{EXTENSION}"))
+    paths = sorted(folder.glob("*.json"))
     return [Recording.from_json(path.read_text(encoding="utf-8")) for path in paths]
 
 
@@ -48,7 +47,7 @@ def main(folder: Path = TRACES) -> None:
     for number, task in enumerate(TASKS):
         (problem,) = islice(draw(task, "test", SEED), 1)
         race = recorded_race(PAIRS["mini"], problem, "cpu", dtype)
-        path = folder / f"{number}-{task}{EXTENSION}"
+        path = folder / f"{number}-{task}.json"
         path.write_text(race.to_json(), encoding="utf-8")
         print(f"{path.name}: {race.verdict}")
 

@@ -1,6 +1,8 @@
 """Hand-made traces for the tests of the page: small, exact, and in the engine's own types."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader
 from d2f.config import DecodeConfig
@@ -69,3 +71,16 @@ def ar_trace() -> Trace:
         for step, token in enumerate(ids)
     )
     return Trace(header(ARConfig(max_new_tokens=8), "small-ar"), events, "one two three four!")
+
+
+def with_value(text: str, path: tuple[Any, ...], value: Any) -> str:
+    """JSON with one value replaced; ``...`` removes it."""
+    data = json.loads(text)
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return json.dumps(data)

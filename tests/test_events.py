@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from races import with_value
 from test_config import configs
 
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader
@@ -242,15 +243,7 @@ def test_an_answer_never_holds_a_stop_token_but_at_its_end(trace: Trace) -> None
 
 def changed(path: tuple[Any, ...], value: Any) -> str:
     """TRACE's JSON with one value replaced; ``...`` removes it."""
-    data = json.loads(TRACE.to_json())
-    place = data
-    for key in path[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return json.dumps(data)
+    return with_value(TRACE.to_json(), path, value)
 
 
 @pytest.mark.parametrize(

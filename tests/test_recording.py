@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from races import ar_trace, d2f_trace, decode, header, token_text
+from races import ar_trace, d2f_trace, decode, header, token_text, with_value
 
 from app.board import LaneBoard
 from app.lanes import Lane, recorded_lane
@@ -318,15 +318,7 @@ COMMIT = (*STEP, "commits", 0)
 
 def changed(path: tuple[Any, ...], value: Any) -> str:
     """The race's JSON with one value replaced; ``...`` removes it."""
-    data = json.loads(race().to_json())
-    place = data
-    for key in path[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return json.dumps(data)
+    return with_value(race().to_json(), path, value)
 
 
 LIMITS: list[tuple[tuple[Any, ...], Any, str]] = [

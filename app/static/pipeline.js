@@ -7,16 +7,15 @@ const pipeline = {
   canvas: find('.pipeline canvas'), left: 64, right: 12, foot: 24, row: 13, gap: 5,
 
   get rows() {
-    return lanes.flatMap((lane, i) => [
-      ...lane.spans.filter(Boolean).map((span, block) => ({ lane, i, span, block })),
-    ]);
+    return lanes.flatMap((lane, i) =>
+      lane.spans.filter(Boolean).map((span, block) => ({ lane, i, span, block })));
   },
 
   colours() {
     const style = getComputedStyle(this.canvas);
     const read = (name) => style.getPropertyValue(name).trim();
     return {
-      ink: read('--ink'), muted: read('--muted'), line: read('--line'),
+      muted: read('--muted'), line: read('--line'),
       tint: [read('--d2f-tint'), read('--ar-tint')], strong: [read('--d2f-ink'), read('--ar-ink')],
     };
   },

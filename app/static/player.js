@@ -262,7 +262,6 @@ const KINDS = {
     }
     say(message.text, 'error');
   },
-  note: (message) => note(message.text),
 };
 
 function receive(packed) {
