@@ -9,7 +9,8 @@ COPY app.py ./
 COPY app app
 COPY d2f d2f
 COPY assets assets
-RUN useradd --create-home visitor
+RUN useradd --create-home visitor && mkdir races && chown visitor races
+ENV D2F_STORE=/srv/races/races.sqlite
 USER visitor
 EXPOSE 7860
 CMD ["python", "app.py", "--host", "0.0.0.0", "--port", "7860"]

@@ -1,6 +1,7 @@
 """The page's API: ``/race`` and ``/generate``, for gradio_client, curl and MCP clients.
 
-Both stream, and both take their turn on the device behind the page's visitors.
+Both stream, both take their turn on the device behind the page's visitors, and a caller has one
+run at a time, as a visitor has: a new one of the same session ends the one before.
 """
 
 import json
@@ -10,20 +11,26 @@ from typing import Any
 
 import gradio as gr
 
-from app.lanes import Lane, live_lane, warm_model
+from app.lanes import Host, Lane, live_lane, warm_model
 from app.prompts import check_prompt
-from app.race import Race
+from app.race import STOPPED, Race
+from app.recording import check_settings
+from app.rivals import RivalPair
 from app.run import SETTINGS, tell
+from app.visitors import TooManyRuns, Visitor, Visitors, visitor
 from d2f.config import decoder_name
-from d2f.registry import PAIRS, catalogue_decoder, default_config
+from d2f.registry import catalogue_decoder, default_config
 
 CALLERS = 16
+ENDED = "The run was ended: another one of the same session began. A session has one at a time."
 
 
-def add_endpoints(device: str, dtype: str) -> None:
+def add_endpoints(host: Host, chosen: str, visitors: Visitors) -> None:
     """Adds both endpoints to the Blocks that are being built."""
 
-    def race(prompt: str, pair: str = "mini", settings: dict | None = None) -> Iterator[dict]:
+    def race(
+        prompt: str, request: gr.Request, pair: str = chosen, settings: dict | None = None
+    ) -> Iterator[dict]:
         """Races D2F against its autoregressive baseline on one prompt, and streams the events.
 
         Args:
@@ -31,10 +38,11 @@ def add_endpoints(device: str, dtype: str) -> None:
             pair: Which pair of models races.
             settings: Changes to the pair's settings by name, such as {"tau_conf": 0.8}.
         """
-        yield from _race(prompt, pair, settings or {}, device, dtype)
+        yield from _race(prompt, pair, settings or {}, host, visitors, visitor(request))
 
     def generate(
         prompt: str,
+        request: gr.Request,
         model: str = "mini-d2f",
         max_new_tokens: int = 256,
         temperature: float = 0.0,
@@ -44,52 +52,73 @@ def add_endpoints(device: str, dtype: str) -> None:
 
         Args:
             prompt: What the model is asked.
-            model: A model of the catalogue: mini-d2f, mini-ar or mini-dllm.
+            model: A model of a pair that races here, such as mini-d2f or mini-ar.
             max_new_tokens: The longest answer, in tokens.
             temperature: 0 takes the likeliest token; more adds chance.
             seed: Makes chance repeatable.
         """
         changes = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        yield from _generate(prompt, model, changes, device, dtype)
+        yield from _generate(prompt, model, changes, host, visitors, visitor(request))
 
-    for endpoint in (race, generate):
+    # A single model has no way to a GPU that is lent to a race.
+    for endpoint in (race,) if host.borrowed else (race, generate):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=CALLERS)
 
 
 def _race(
-    prompt: str, pair: str, changes: dict[str, Any], device: str, dtype: str
+    prompt: str,
+    pair: str,
+    changes: dict[str, Any],
+    host: Host,
+    visitors: Visitors,
+    caller: Visitor,
 ) -> Iterator[dict[str, Any]]:
-    if pair not in PAIRS:
-        raise gr.Error(f"pair must be one of {sorted(PAIRS)}, got {pair!r}")
+    if pair not in host.pairs:
+        raise gr.Error(f"pair must be one of {sorted(host.pairs)}, got {pair!r}")
     if not isinstance(changes, dict):
         raise gr.Error(f"settings must be an object, got {changes!r}")
     unknown = sorted(set(changes) - set(SETTINGS))
     if unknown:
         raise gr.Error(f"unknown settings {unknown}; known: {list(SETTINGS)}")
-    values = [changes.get(name, getattr(PAIRS[pair].config, name)) for name in SETTINGS]
-    for told in tell(prompt, pair, values, None, device, dtype):
-        for message in json.loads(told.packed)["messages"]:
-            if message["kind"] == "error":
-                raise gr.Error(message["text"])
-            yield message
+    values = [changes.get(name, getattr(host.pairs[pair].config, name)) for name in SETTINGS]
+    try:
+        with visitors.run(caller) as stop:
+            for told in tell(prompt, pair, values, None, host, stop=stop):
+                for message in json.loads(told.packed)["messages"]:
+                    if message["kind"] == "error":
+                        raise gr.Error(message["text"])
+                    yield message
+    except TooManyRuns as error:
+        raise gr.Error(str(error)) from error
 
 
 def _generate(
-    prompt: str, name: str, changes: dict[str, Any], device: str, dtype: str
+    prompt: str,
+    name: str,
+    changes: dict[str, Any],
+    host: Host,
+    visitors: Visitors,
+    caller: Visitor,
 ) -> Iterator[dict[str, Any]]:
     try:
-        if catalogue_decoder(name) is None:
+        # A rival's model runs elsewhere: its name must not make this machine load it.
+        own = {key: each for key, each in host.pairs.items() if not isinstance(each, RivalPair)}
+        if catalogue_decoder(name, own) is None:
             raise ValueError(f"model must be one of the catalogue's, got {name!r}")
-        config = replace(default_config(name), **changes)
+        config = replace(default_config(name, pairs=own), **changes)
+        check_settings(config)
         chat = [{"role": "user", "content": check_prompt(prompt)}]
 
         def prepare() -> list[Lane]:
-            model = warm_model(name, decoder_name(config), device, dtype)
+            model = warm_model(name, decoder_name(config), host)
             return [live_lane(name, model, chat, config)]
 
-        race = Race(prepare)
-        for _ in race.batches():  # empty ones keep the caller's line alive while it waits
-            yield _progress(race.lanes[0]) if race.lanes else {"text": "", "phase": race.phase}
+        with visitors.run(caller) as stop:
+            race = Race(prepare, stop=stop)
+            for _ in race.batches():  # empty ones keep the caller's line alive while it waits
+                yield _progress(race.lanes[0]) if race.lanes else {"text": "", "phase": race.phase}
+        if race.phase == STOPPED:
+            raise gr.Error(ENDED)
         yield _progress(race.lanes[0])
     except ValueError as error:
         raise gr.Error(str(error)) from error

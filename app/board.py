@@ -14,6 +14,9 @@ from d2f.events import StepEvent, Trace, TraceHeader
 Delta = dict[str, Any]
 FORCED, STOP = 1, 2
 AR_ROW = 16
+# How the device of a lane begins whose times were taken around another machine's work.
+CLIENT_TIMED = "client-timed"
+ELSEWHERE = ", at "  # before the host of a run on another machine that took its own times
 
 
 class LaneBoard:
@@ -42,6 +45,7 @@ class LaneBoard:
             "decoder": self.header.decoder,
             "capacity": config.max_new_tokens,
             "block": getattr(config, "block_size", None) or AR_ROW,
+            "confidences": not client_timed(self.header),
         }
 
     def step(self, event: StepEvent) -> Delta:
@@ -87,6 +91,9 @@ def speeds(names: Sequence[str], traces: Sequence[Trace]) -> str:
     )
     if not slow_tps:
         return f"{slow} has no measured speed: it wrote no token, or took no time."
+    cut = [name for name, trace in zip(names, traces, strict=True) if not trace.finish_reason]
+    if cut:
+        return f"{cut[0]} did not finish, so speeds are not compared."
     ratio = fast_tps / slow_tps
     return (
         f"{fast} was {ratio:.2f} times as fast: "
@@ -94,9 +101,24 @@ def speeds(names: Sequence[str], traces: Sequence[Trace]) -> str:
     )
 
 
-def machine(header: TraceHeader) -> str:
-    """What the figures were measured on, and how."""
+def client_timed(header: TraceHeader) -> bool:
+    """Whether the times are those of a client, and no confidences are known."""
+    return header.device.startswith(CLIENT_TIMED)
+
+
+def machine(*headers: TraceHeader) -> str:
+    """What the figures were measured on, and how; told once where lanes do not differ."""
+    return " ".join(dict.fromkeys(_measured(header) for header in headers))
+
+
+def _measured(header: TraceHeader) -> str:
+    if client_timed(header):
+        return (
+            f"{header.model}: seconds are those between arrivals, the network included; "
+            "forwards are the pieces it streamed."
+        )
+    where = "on another machine" if ELSEWHERE in header.device else "on this machine"
     return (
-        f"Measured on this machine ({header.device}, {header.dtype}); "
+        f"Measured {where} ({header.device}, {header.dtype}); "
         "each lane's clock ran only while it computed."
     )

@@ -5,14 +5,17 @@ Knows nothing of models or gradio.
 Colours are those of the lanes on the page; every series also differs in dash or pattern.
 """
 
+import html
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
 
 import plotly.graph_objects as go
 
+from app.board import client_timed
 from app.recording import RecordedLane, Recording
-from d2f.bench.report import DECODERS
+from d2f.bench.report import DECODERS, Result, changed
+from d2f.bench.suite import ALL
 from d2f.events import Trace
 
 COLOURS = ("#0072b2", "#d55e00")
@@ -50,30 +53,74 @@ Series = tuple[Sequence[float], Sequence[float]]
 
 SYMBOLS = {"d2f": "circle", "ar": "diamond", "vanilla": "square"}
 SHADES = {"d2f": COLOURS[0], "ar": COLOURS[1], "vanilla": QUIET}
+LINES = {"tau_conf": "solid", "block_size": "dash", "max_active_blocks": "dot"}
 
 
-def benchmark(results: Sequence[dict[str, Any]]) -> go.Figure:
-    """Speed against accuracy: a point a decoder, task and setting of the given benchmark runs."""
-    figure = _empty("tokens/s", "problems solved")
+def benchmark(results: Sequence[Result]) -> list[go.Figure]:
+    """Speed against accuracy: all tasks together with every setting swept, then task by task."""
+    together, apart = _plane(), _plane()
+    for result in results:
+        rows = result["results"]
+        for decoder in SYMBOLS:
+            own = [row for row in rows if row["decoder"] == decoder]
+            for setting, points in _settings_swept([r for r in own if r["task"] == ALL]).items():
+                _add_points(together, decoder, setting, points)
+            _add_points(apart, decoder, "", [row for row in own if row["task"] != ALL])
+    return [together, apart]
+
+
+def points(results: Sequence[Result]) -> list[Result]:
+    """The D2F rows of all tasks together: each a setting that can be raced."""
     rows = [row for result in results for row in result["results"]]
-    for decoder in SYMBOLS:
-        points = [row for row in rows if row["decoder"] == decoder]
-        figure.add_scatter(
-            x=[row["tokens_per_second"] for row in points],
-            y=[row["accuracy"] for row in points],
-            name=DECODERS[decoder],
-            mode="markers",
-            text=[_told(row) for row in points],
-            hovertemplate="%{text}<extra></extra>",
-            marker={"symbol": SYMBOLS[decoder], "color": SHADES[decoder], "size": 12},
-        )
+    found = {str(r["config"]): r for r in rows if (r["decoder"], r["task"]) == ("d2f", ALL)}
+    return list(found.values())
+
+
+def point_label(row: Result) -> str:
+    """A setting with what it was worth, in one line."""
+    config = row["config"]
+    return (
+        f"tau_conf {config['tau_conf']}, block size {config['block_size']}, "
+        f"{config['max_active_blocks'] or 'any number of'} active blocks: "
+        f"{row['tokens_per_second']:.0f} tokens/s, {row['accuracy']:.1%} solved"
+    )
+
+
+def _settings_swept(rows: Sequence[Result]) -> dict[str, list[Result]]:
+    """Rows by the setting they change, each series with the unchanged first row in its place."""
+    series: dict[str, list[Result]] = {}
+    for row in rows:
+        series.setdefault(", ".join(changed(row, rows)), []).append(row)
+    for setting in filter(None, series):
+        series[setting].append(rows[0])
+        series[setting].sort(key=lambda row: row["config"][setting] or math.inf)
+    return series
+
+
+def _add_points(figure: go.Figure, decoder: str, setting: str, rows: Sequence[Result]) -> None:
+    if not rows:
+        return
+    figure.add_scatter(
+        x=[row["tokens_per_second"] for row in rows],
+        y=[row["accuracy"] for row in rows],
+        name=f"{DECODERS[decoder]}, {setting}" if setting else DECODERS[decoder],
+        mode="lines+markers" if setting else "markers",
+        text=[_told(row) for row in rows],
+        hovertemplate="%{text}<extra></extra>",
+        line={"color": SHADES[decoder], "width": 1.5, "dash": LINES.get(setting, "solid")},
+        marker={"symbol": SYMBOLS[decoder], "color": SHADES[decoder], "size": 7 if setting else 12},
+    )
+
+
+def _plane() -> go.Figure:
+    figure = _empty("tokens/s", "problems solved")
     figure.update_layout(height=380)
     figure.update_xaxes(type="log")
     figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
     return figure
 
 
-def _told(row: dict[str, Any]) -> str:
+def _told(row: Result) -> str:
     """One measured point in words; the settings are those of its decoder."""
     settings = ", ".join(f"{name} {value}" for name, value in row["config"].items())
     return (
@@ -82,6 +129,11 @@ def _told(row: dict[str, Any]) -> str:
         f"{row['tokens_per_forward']:.2f} tokens a forward of {row['ms_per_forward']:.1f} ms<br>"
         f"{settings}"
     )
+
+
+def _name(lane: RecordedLane) -> str:
+    """A lane's name as plain text; plotly would make links of the markup in a stranger's."""
+    return html.escape(lane.name, quote=False)
 
 
 def _times(trace: Trace) -> list[float]:
@@ -123,7 +175,7 @@ def _figure(
     for i, lane in enumerate(lanes):
         x, y = series(lane.trace)
         line = {"color": COLOURS[i], "dash": DASHES[i], "width": 2.5}
-        figure.add_scatter(x=list(x), y=list(y), name=lane.name, mode="lines", line=line)
+        figure.add_scatter(x=list(x), y=list(y), name=_name(lane), mode="lines", line=line)
     return figure
 
 
@@ -134,11 +186,11 @@ def _window_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
         rows = [event.window[1] - event.window[0] for event in lane.trace.events]
         # The first forward holds the prompt, which would dwarf what follows.
         line = {"color": COLOURS[i], "dash": DASHES[i], "width": 2.5}
-        figure.add_scatter(x=steps[1:], y=rows[1:], name=f"{lane.name}: rows", line=line)
+        figure.add_scatter(x=steps[1:], y=rows[1:], name=f"{_name(lane)}: rows", line=line)
         blocks = [len(event.blocks) for event in lane.trace.events]
         if any(blocks):
             line = {"color": COLOURS[i], "dash": "dot", "width": 2.5}
-            figure.add_scatter(x=steps[1:], y=blocks[1:], name=f"{lane.name}: blocks", line=line)
+            figure.add_scatter(x=steps[1:], y=blocks[1:], name=f"{_name(lane)}: blocks", line=line)
     return figure
 
 
@@ -146,7 +198,7 @@ def _time_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
     figure = _empty("milliseconds", "")
     figure.update_layout(barmode="stack")
     traces = [lane.trace for lane in lanes]
-    names = [lane.name for lane in lanes]
+    names = [_name(lane) for lane in lanes]
     first = [1000 * t.events[0].seconds if t.events else 0.0 for t in traces]
     rest = [1000 * t.seconds - f for t, f in zip(traces, first, strict=True)]
     parts = (("first forward, with the prompt", first, "x", 0.45), ("later forwards", rest, "", 1))
@@ -159,11 +211,13 @@ def _time_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
 def _confidence_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
     figure = _empty("confidence", "share of tokens")
     for i, lane in enumerate(lanes):
+        if client_timed(lane.trace.header):
+            continue
         values = [c.confidence for event in lane.trace.events for c in event.commits]
         marker = {"color": COLOURS[i], "pattern": {"shape": PATTERNS[i]}}
         figure.add_histogram(
             x=values,
-            name=lane.name,
+            name=_name(lane),
             histnorm="probability",
             xbins={"start": 0, "end": 1.0001, "size": 0.05},
             marker=marker,

@@ -6,14 +6,15 @@ is not trusted. Knows nothing of models, runs or gradio.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.prompts import check_prompt
-from d2f.tokenizer import Message
+
+if TYPE_CHECKING:
+    from d2f.tokenizer import Message  # loads transformers
 
 MAX_TURNS = 32
-MAX_ANSWER = 20_000
-MAX_CHARACTERS = 100_000
+MAX_ANSWER = MAX_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Conversation:
     pair: str
     turns: tuple[Exchange, ...] = ()
 
-    def messages(self, lane: int, prompt: str) -> list[Message]:
+    def messages(self, lane: int, prompt: str) -> "list[Message]":
         """The chat as one lane saw it, and a new prompt."""
         chat: list[Message] = []
         for turn in self.turns:

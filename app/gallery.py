@@ -11,11 +11,12 @@ from itertools import islice
 from pathlib import Path
 
 from app.conversation import Conversation
-from app.lanes import Question, pair_lanes
+from app.lanes import Host, Question, pair_lanes
 from app.prompts import Known, verdict
 from app.race import merge
 from app.recording import Recording, record
 from d2f.bench.machine import default_dtype
+from d2f.engine import Engine
 from d2f.registry import PAIRS, Pair
 from d2f.tasks import TASKS, Problem, draw
 
@@ -29,10 +30,10 @@ def gallery(folder: Path = TRACES) -> list[Recording]:
     return [Recording.from_json(path.read_text(encoding="utf-8")) for path in paths]
 
 
-def recorded_race(pair: Pair, problem: Problem, device: str, dtype: str) -> Recording:
+def recorded_race(pair: Pair, problem: Problem, host: Host) -> Recording:
     """One race on a problem, as it came out: nothing is chosen or repeated."""
     question = Question(pair, problem.prompt, pair.config, Conversation(pair.name))
-    lanes = pair_lanes(question, device, dtype)
+    lanes = pair_lanes(question, host)
     for _ in merge(lanes):
         pass
     names = [lane.name for lane in lanes]
@@ -43,10 +44,10 @@ def recorded_race(pair: Pair, problem: Problem, device: str, dtype: str) -> Reco
 def main(folder: Path = TRACES) -> None:
     """Record the first held-out problem of every task with the embedded pair."""
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = default_dtype("cpu")
+    host = Host(Engine(dtype=default_dtype("cpu")))
     for number, task in enumerate(TASKS):
         (problem,) = islice(draw(task, "test", SEED), 1)
-        race = recorded_race(PAIRS["mini"], problem, "cpu", dtype)
+        race = recorded_race(PAIRS["mini"], problem, host)
         path = folder / f"{number}-{task}.json"
         path.write_text(race.to_json(), encoding="utf-8")
         print(f"{path.name}: {race.verdict}")

@@ -1,30 +1,41 @@
-"""A lane of the race: a name and an iterator of events, from a live decoder or a recorded Trace.
+"""A lane of the race: a name and an iterator of events, live, recorded or from another machine.
 
-The page cannot tell the two apart. Knows nothing of clocks, threads or screens.
+The page cannot tell them apart. Knows nothing of clocks, threads or screens.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import gc
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
 from app.conversation import Conversation
-from d2f import D2FConfig, Model, Trace, TraceHeader, load_model, stream
-from d2f.config import CONFIGS, DecodeConfig
-from d2f.decode import trace_header
+from app.hf import Reference, generate_steps, warm_reference
+from app.remote import ChatReader, EventsReader, Feed, RemoteError, Server
+from app.rivals import RivalPair, Runner, Transformers
+from d2f import D2FConfig, Model, Trace, TraceHeader, stream
+from d2f.config import ARConfig, DecodeConfig
+from d2f.decode import prepare, trace_header
+from d2f.engine import Engine, load_engine
 from d2f.events import StepEvent
-from d2f.registry import Pair
+from d2f.memory import TooLittleMemory
+from d2f.registry import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
 from d2f.tokenizer import Message
 
 WARM_UP_TOKENS = 32
+WARM_UP_BLOCKS = 4  # so that windows of several blocks have run as well
+BEGIN = 10.0  # seconds that a server of events has to accept a run
 
 
 @dataclass
 class Lane:
     """Steps through one run and remembers it; ``decode`` and ``token_text`` turn ids into text.
 
-    ``chat`` is what the model was told: earlier turns, then the prompt.
+    ``chat`` is what the model was told: earlier turns, then the prompt. ``feed`` is there where
+    the run is on another machine; ``failure`` says why such a run broke off, if it did.
     """
 
     name: str
@@ -35,10 +46,27 @@ class Lane:
     chat: Sequence[Message] = ()
     events: list[StepEvent] = field(default_factory=list)
     seconds: float = 0.0
+    feed: Feed | None = None
+    failure: str = ""
+
+    @property
+    def clock(self) -> float:
+        """Seconds used so far; of a run elsewhere with nothing to tell yet, those gone by."""
+        if self.feed is None or self.feed.ready():
+            return self.seconds
+        return max(self.seconds, self.feed.elapsed)
+
+    def ready(self, patience: float) -> bool:
+        """Whether ``advance`` would not wait for another machine, after so many seconds."""
+        return self.feed is None or self.feed.ready(patience)
 
     def advance(self) -> StepEvent | None:
         """The next event, or None when the run is over."""
-        event = next(self.source, None)
+        try:
+            event = next(self.source, None)
+        except RemoteError as error:
+            self.failure = str(error)
+            return None
         if event is not None:
             self.events.append(event)
             self.seconds += event.seconds
@@ -48,12 +76,40 @@ class Lane:
         """Cancels a live run and frees what its decoder holds."""
         assert isinstance(self.source, Generator)
         self.source.close()
+        if self.feed is not None:
+            self.feed.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its own end."""
+        return bool(self.events) and self.events[-1].finish_reason is not None
 
     @property
     def trace(self) -> Trace:
         """The run so far, with its readable answer."""
         trace = Trace(self.header, tuple(self.events))
         return trace.with_text(self.decode(trace.token_ids))
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where and how models run, and a folder whose models go before others.
+
+    ``pairs`` are those that can race here, by name; ``refused`` says of others why they cannot.
+    ``borrowed`` makes the lanes where the GPU is lent for one call at a time.
+    """
+
+    engine: Engine = Engine()
+    models_dir: Path | None = None
+    pairs: Mapping[str, Pair] = field(default_factory=lambda: PAIRS, compare=False)
+    refused: Mapping[str, str] = field(default_factory=dict, compare=False)
+    borrowed: "Callable[[Question, Host], list[Lane]] | None" = field(default=None, compare=False)
+
+    def pair(self, name: str) -> Pair:
+        """The pair of a name; ``ValueError`` if it does not race here."""
+        if name not in self.pairs:
+            raise ValueError(f"model pair must be one of {sorted(self.pairs)}, got {name!r}")
+        return self.pairs[name]
 
 
 @dataclass(frozen=True)
@@ -74,10 +130,12 @@ def live_lane(name: str, model: Model, chat: Sequence[Message], config: DecodeCo
     """A lane that decodes as it is advanced. A chat that does not fit raises ``ValueError``."""
     tokenizer = model.tokenizer
     prompt_ids = tokenizer.encode_chat(chat)
+    source = stream(model, prompt_ids, config)  # refuses what does not fit
+    prepare(model, len(prompt_ids), config)
     return Lane(
         name=name,
         header=trace_header(model, prompt_ids, config),
-        source=stream(model, prompt_ids, config),
+        source=source,
         token_text=tokenizer.token_text,
         decode=tokenizer.decode,
         chat=chat,
@@ -95,44 +153,150 @@ def recorded_lane(name: str, trace: Trace, token_text: Callable[[int], str]) -> 
     )
 
 
-@lru_cache(maxsize=3)
-def warm_model(name: str, decoder: str, device: str, dtype: str) -> Model:
-    """A loaded model after a short run, so that first-use costs fall into no race.
+def reference_lane(
+    name: str, reference: Reference, chat: Sequence[Message], config: ARConfig
+) -> Lane:
+    """A lane that transformers' own ``generate`` decodes as it is advanced."""
+    tokenizer = reference.tokenizer
+    prompt_ids = tokenizer.encode_chat(chat)
+    return Lane(
+        name=name,
+        header=reference.header(prompt_ids, config),
+        source=generate_steps(reference, prompt_ids, config),
+        token_text=tokenizer.token_text,
+        decode=tokenizer.decode,
+        chat=chat,
+    )
 
-    The cache holds one pair and its teacher. Whatever keeps a checkpoint from loading raises
-    ``ValueError``.
+
+def remote_lane(name: str, server: Server, chat: Sequence[Message], config: DecodeConfig) -> Lane:
+    """A lane on another machine, whose request goes out at once; it must be closed.
+
+    It never raises: a server that does not do its part gives a lane that ends with a ``failure``.
+    """
+    kind = ChatReader if server.protocol == "chat" else EventsReader
+    reader = kind(server, chat, config)
+    feed = Feed(server, reader)
+    if isinstance(reader, EventsReader) and not reader.accepted(feed, BEGIN):
+        text = f"The server at {server.host} did not begin in {BEGIN:g} seconds."
+        feed.refuse(RemoteError(text))
+    return Lane(
+        name=name,
+        header=reader.header,
+        source=feed.events(),
+        token_text=reader.texts.__getitem__,
+        decode=reader.answer,
+        chat=chat,
+        feed=feed,
+    )
+
+
+def models_in(folder: Path) -> list[str]:
+    """The models of the catalogue that have a folder of their name in ``folder``."""
+    pairs = (PAIRS | PUBLISHED_PAIRS).values()
+    names = {name for pair in pairs for name, _ in pair.lanes.values()}
+    return sorted(name for name in names if _is_model(folder / name))
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _found(name: str, host: Host) -> str:
+    """The model's folder in ``models_dir``, if it is there, else its name."""
+    local = host.models_dir / name if host.models_dir else None
+    return str(local) if local and _is_model(local) else name
+
+
+@lru_cache(maxsize=16)
+def loaded_model(name: str, host: Host) -> Model:
+    """A model in memory, where it stays until another one needs the room.
+
+    Whatever keeps a checkpoint from loading raises ``ValueError``.
     """
     try:
-        model = load_model(name, device=device, dtype=dtype)
+        try:
+            return load_engine(_found(name, host), host.engine)
+        except TooLittleMemory:
+            forget_models()
+            return load_engine(_found(name, host), host.engine)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"The model {name!r} does not load: {error}") from error
-    config = CONFIGS[decoder](max_new_tokens=WARM_UP_TOKENS)
+
+
+def forget_models() -> None:
+    """Frees the models that no run is using."""
+    for cache in (loaded_model, warm_model, warm_reference):
+        cache.cache_clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@lru_cache(maxsize=16)
+def warm_model(name: str, decoder: str, host: Host) -> Model:
+    """A loaded model after a short run, so that first-use costs fall into no race."""
+    model, config = loaded_model(name, host), default_config(name, decoder, host.pairs)
+    blocks = WARM_UP_BLOCKS * config.block_size if isinstance(config, D2FConfig) else 0
+    tokens = min(max(WARM_UP_TOKENS, blocks), config.max_new_tokens)
+    config = replace(config, max_new_tokens=tokens)
     hello = [{"role": "user", "content": "Hello"}]
     for _ in live_lane(decoder, model, hello, config).source:
         pass
     return model
 
 
-def pair_lanes(question: Question, device: str, dtype: str) -> list[Lane]:
+def pair_lanes(question: Question, host: Host) -> list[Lane]:
     """The two lanes of a race: same prompt, same sampling, each with its own decoder and past."""
-    lanes = replace(question.pair, config=question.config).lanes
-    settings = [(decoder, *lanes[decoder]) for decoder in ("d2f", "ar")]
-    models = [warm_model(name, decoder, device, dtype) for decoder, name, _ in settings]
-    conversation = _fitting(question, models) if question.drop_oldest else question.conversation
-    return [
-        live_lane(decoder.upper(), model, conversation.messages(i, question.prompt), config)
-        for i, (model, (decoder, _, config)) in enumerate(zip(models, settings, strict=True))
+    pair = replace(question.pair, config=question.config)
+    runners = pair.runners if isinstance(pair, RivalPair) else {}
+    models = [
+        _loaded(pair.lanes[decoder][0], decoder, runners.get(decoder), host) for decoder in RACING
     ]
+    conversation = _fitting(question, models) if question.drop_oldest else question.conversation
+    lanes: dict[int, Lane] = {}
+    # Those of another machine last: their requests go out when nothing here can fail any more.
+    for i in sorted(range(len(RACING)), key=lambda i: models[i] is None):
+        decoder = RACING[i]
+        chat, config = conversation.messages(i, question.prompt), pair.lanes[decoder][1]
+        lanes[i] = _lane(decoder.upper(), models[i] or runners[decoder], chat, config)
+    return [lanes[i] for i in range(len(RACING))]
 
 
-def _fitting(question: Question, models: Sequence[Model]) -> Conversation:
-    """The conversation without as many of its oldest turns as the models' contexts demand."""
+def _loaded(name: str, decoder: str, runner: Runner | None, host: Host) -> Model | Reference | None:
+    """What decodes a lane here; None where another machine does."""
+    if isinstance(runner, Server):
+        return None
+    if isinstance(runner, Transformers):
+        return warm_reference(_found(name, host), host.engine.device, host.engine.dtype)
+    return warm_model(name, decoder, host)
+
+
+def _lane(
+    name: str,
+    decoded_by: Model | Reference | Server,
+    chat: Sequence[Message],
+    config: DecodeConfig,
+) -> Lane:
+    if isinstance(decoded_by, Server):
+        return remote_lane(name, decoded_by, chat, config)
+    if isinstance(decoded_by, Reference):
+        return reference_lane(name, decoded_by, chat, config)
+    return live_lane(name, decoded_by, chat, config)
+
+
+def _fitting(question: Question, models: Sequence[Model | Reference | None]) -> Conversation:
+    """The conversation without as many of its oldest turns as the models' contexts demand.
+
+    What a model on another machine can hold is not known here.
+    """
     conversation = question.conversation
     while conversation.turns and not all(
         len(model.tokenizer.encode_chat(conversation.messages(i, question.prompt)))
         + question.config.max_new_tokens
-        <= model.config.max_length
+        <= (model.max_length if isinstance(model, Reference) else model.config.max_length)
         for i, model in enumerate(models)
+        if model is not None
     ):
         conversation = conversation.latest(len(conversation.turns) - 1)
     return conversation

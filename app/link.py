@@ -2,7 +2,8 @@
 
 What follows from the settings is not sent: windows, blocks, cache lengths and finish reasons are
 found again by repeating each decoder's own rules on the commits of every step. The text is the
-base64url form, without padding, of a raw deflate stream of JSON. What a link loses, on purpose:
+base64url form, without padding, of a raw deflate stream of JSON. What was said before a follow-up
+comes last; without it a link is as it always was. What a link loses, on purpose:
 
 - times are rounded to at most a fiftieth of the lane's median step; sums do not drift;
 - confidences are rounded to hundredths above 0.9 and to twentieths below, but never across
@@ -37,8 +38,10 @@ from app.recording import (
     RecordingError,
     check_settings,
     parse_json,
+    read_past,
     refusals,
     require,
+    write_past,
 )
 from d2f.blocks import BlockPipeline
 from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig, config_from_dict
@@ -89,8 +92,9 @@ def to_link(recording: Recording) -> str:
         lanes = recording.lanes
         head = [FORMAT, KIND, recording.prompt, recording.verdict, [_head(lane) for lane in lanes]]
         columns: list[list[Any]] = [[write(lane) for lane in lanes] for write in COLUMNS]
+        past = [f",{_dump(write_past(recording.past))}"] if recording.past else []
         # One deflate block each, so that every kind of column has a Huffman code of its own.
-        parts = [_dump(head)[:-1], *(f",{_dump(column)}" for column in columns), "]"]
+        parts = [_dump(head)[:-1], *(f",{_dump(column)}" for column in columns), *past, "]"]
         link = _deflate([part.encode() for part in parts])
         rebuilt = from_link(link)
         same = [_skeleton(lane) for lane in rebuilt.lanes] == [_skeleton(lane) for lane in lanes]
@@ -109,12 +113,13 @@ def from_link(text: str) -> Recording:
         require(isinstance(data, list) and data[1:2] == [KIND], "it is not a race")
         require(data[0] == FORMAT, f"its format must be {FORMAT}")
         _, _, prompt, verdict, *columns = data
+        past = read_past(columns.pop()) if len(columns) == 2 + len(COLUMNS) else ()
         complete = len(columns) == 1 + len(COLUMNS) and all(isinstance(c, list) for c in columns)
         require(complete, "its columns are not those of a race")
         require(1 <= len(columns[0]) <= MAX_LANES, "a race has one or two lanes")
         require(len({len(c) for c in columns}) == 1, "its columns are not of one length")
         lanes = tuple(_read_lane(*lane) for lane in zip(*columns, strict=True))
-        return Recording(prompt, lanes, verdict)
+        return Recording(prompt, lanes, verdict, past)
 
 
 def _dump(value: Any) -> str:

@@ -2,31 +2,39 @@
 
 Each event carries the seconds its decoder measured, so time spent in other lanes, in this module
 or on the page never counts (DESIGN section 6). One thread owns the device: runs of several
-visitors queue for it and never disturb each other's times. Knows nothing of tokens or screens.
+visitors queue for it and never disturb each other's times. A lane on another machine is asked only
+once it has something to tell; until then the others go on, for as long as it takes, their clocks
+behind its. Its requests queue with the device, so that it serves one race at a time as well. Knows
+nothing of tokens or screens.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import takewhile
 from queue import Empty, SimpleQueue
-from threading import Event
+from threading import Event, Lock
 
 from app.lanes import Lane
 from d2f.events import StepEvent
 
-DEVICE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
 INTERVAL = 1 / 30
 HEARTBEAT = 0.25
+BUDGET = 120.0
+PATIENCE = 0.05  # seconds to wait for another machine before looking around
 WAITING, PREPARING, RUNNING, DONE, STOPPED = "waiting", "preparing", "running", "done", "stopped"
 
 Moved = tuple[int, StepEvent]
 
 
-def merge(lanes: Sequence[Lane]) -> Iterator[Moved]:
+def merge(lanes: Sequence[Lane], stopped: Callable[[], bool] = lambda: False) -> Iterator[Moved]:
     """Advances lanes by virtual clock; yields the index of the lane that moved and its event."""
     running = list(range(len(lanes)))
-    while running:
-        index = min(running, key=lambda i: lanes[i].seconds)
+    while running and not stopped():
+        index = min(running, key=lambda i: lanes[i].clock)
+        if not lanes[index].ready(PATIENCE):
+            continue
         event = lanes[index].advance()
         if event is None:
             running.remove(index)
@@ -34,19 +42,71 @@ def merge(lanes: Sequence[Lane]) -> Iterator[Moved]:
             yield index, event
 
 
+class Device(ThreadPoolExecutor):
+    """The one thread that owns the compute device, and the line of runs before it.
+
+    Who sets ``closing`` ends every run within a step: the program is about to end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1, thread_name_prefix="device")
+        self._line: list[Future[None]] = []
+        self._lock = Lock()
+        self.closing = Event()
+
+    def line_up(self, work: Callable[[], None]) -> Future[None]:
+        """Has ``work`` done in its turn."""
+        with self._lock:
+            self._line = [turn for turn in self._line if not turn.done()]
+            self._line.append(self.submit(work))
+            return self._line[-1]
+
+    def ahead(self, turn: Future[None]) -> int:
+        """How many runs are to end before ``turn`` begins."""
+        with self._lock:
+            return sum(not each.done() for each in takewhile(lambda t: t is not turn, self._line))
+
+
+DEVICE = Device()
+
+
+class Overdue(ValueError):
+    """A run held the device for longer than one visitor may."""
+
+
 class Race:
     """One visitor's run: computes on the device thread, hands out events in paced batches.
 
     ``prepare`` builds the lanes on the device thread, so loading a model waits its turn as well.
+    ``budget`` bounds the seconds of wall clock for which the lanes may hold the device. Who set
+    ``stop`` ends the work within one step, like :meth:`stop`.
     """
 
-    def __init__(self, prepare: Callable[[], Sequence[Lane]], device: Executor = DEVICE) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[], Sequence[Lane]],
+        device: Device = DEVICE,
+        budget: float = BUDGET,
+        stop: Event | None = None,
+    ) -> None:
         self.lanes: Sequence[Lane] = ()
         self.phase = WAITING
         self._prepare = prepare
         self._device = device
+        self._budget = budget
         self._moved: SimpleQueue[Moved | None] = SimpleQueue()
-        self._stop = Event()
+        self._stop = stop or Event()
+        self._turn: Future[None] | None = None
+
+    @property
+    def ahead(self) -> int:
+        """How many runs are to end before this one begins."""
+        return self._device.ahead(self._turn) if self._turn else 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the work is to end, or has been ended."""
+        return self._stop.is_set()
 
     def stop(self) -> None:
         """Ends the work within one step. Safe at any time, from any thread."""
@@ -58,15 +118,16 @@ class Race:
         """What moved since the last batch, at most one batch an ``interval``.
 
         An empty batch each ``heartbeat`` while nothing moves lets the caller show ``phase`` and
-        notice a closed page. Whatever ``prepare`` or a decoder raised is raised here.
+        notice a closed page. Whatever ``prepare`` or a decoder raised is raised here, and
+        :class:`Overdue` when the budget is spent.
         """
-        work = self._device.submit(self._work)
+        self._turn = work = self._device.line_up(self._work)
         try:
             while True:
                 batch, over = self._take(heartbeat)
                 if batch or not over:
                     yield batch
-                if over or (self._stop.is_set() and self.phase == WAITING):
+                if over or (self.stopping and self.phase == WAITING):
                     break
                 time.sleep(interval)
             if work.cancel():
@@ -90,20 +151,42 @@ class Race:
 
     def _work(self) -> None:
         try:
-            self._run()
+            with ExitStack() as lanes:  # all are closed, whatever closing one of them raises
+                try:
+                    self._run()
+                finally:
+                    for lane in self.lanes:
+                        lanes.callback(lane.close)
         finally:
-            for lane in self.lanes:
-                lane.close()
-            self.phase = STOPPED if self._stop.is_set() else DONE
+            self.phase = STOPPED if self.stopping else DONE
             self._moved.put(None)
 
     def _run(self) -> None:
-        if self._stop.is_set():
+        if self.stopping:
             return
         self.phase = PREPARING
         self.lanes = self._prepare()
         self.phase = RUNNING
-        for moved in merge(self.lanes):
+        until, late = time.monotonic() + self._budget, False
+
+        def over() -> bool:
+            nonlocal late
+            late = time.monotonic() > until
+            return late or self.stopping or self._device.closing.is_set()
+
+        for moved in merge(self.lanes, over):
             self._moved.put(moved)
-            if self._stop.is_set():
-                return
+        if late:
+            self._cut()
+
+    def _cut(self) -> None:
+        """The budget is spent: a lane elsewhere fails alone, one here ends the run."""
+        text = (
+            f"The run was ended after {self._budget:g} s, the most that one may take here. "
+            "Ask for fewer new tokens."
+        )
+        late = [lane for lane in self.lanes if not lane.finished]
+        if any(lane.feed is None for lane in late):
+            raise Overdue(text)
+        for lane in late:
+            lane.failure = lane.failure or text

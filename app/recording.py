@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from app.conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
 from d2f.config import DecodeConfig
-from d2f.events import BLOCK_STATES, BlockView, StepEvent, Trace, TraceHeader
+from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
 
 if TYPE_CHECKING:
     from app.lanes import Lane
@@ -43,16 +44,6 @@ MAX_SETTINGS = {
 }
 # Control characters but newline and tab, and surrogates, which no UTF-8 text can hold.
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-# What input of the wrong shape makes the readers raise. JSON's own errors are ValueErrors.
-_MALFORMED = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    OverflowError,
-    RecursionError,
-)
 
 
 class RecordingError(ValueError):
@@ -72,6 +63,8 @@ class RecordedLane:
 class Recording:
     """One or two lanes that answered ``prompt``, and the sentence that judged them.
 
+    ``past`` is what the lanes were told before: prompts, and each lane's own answers to them.
+
     Raises:
         RecordingError: a value is out of its limits.
     """
@@ -79,6 +72,7 @@ class Recording:
     prompt: str
     lanes: tuple[RecordedLane, ...]
     verdict: str = ""
+    past: tuple[Exchange, ...] = ()
 
     def __post_init__(self) -> None:
         check_text("the prompt", self.prompt, MAX_PROMPT)
@@ -86,6 +80,12 @@ class Recording:
         require(1 <= len(self.lanes) <= MAX_LANES, "a race has one or two lanes")
         for lane in self.lanes:
             _check_lane(lane)
+        _check_past(self.past, len(self.lanes))
+
+    @property
+    def turn(self) -> int:
+        """Which turn of its conversation the race was, from 1."""
+        return len(self.past) + 1
 
     def to_json(self) -> str:
         """One JSON object, from which :meth:`from_json` makes an equal recording.
@@ -102,7 +102,8 @@ class Recording:
             for lane in self.lanes
         ]
         head = {"format": FORMAT, "kind": KIND, "prompt": self.prompt, "verdict": self.verdict}
-        text = json.dumps(head | {"lanes": lanes}, separators=(",", ":"))
+        past = {"past": write_past(self.past)} if self.past else {}
+        text = json.dumps(head | {"lanes": lanes} | past, separators=(",", ":"))
         require(len(text) <= MAX_FILE, "the run is too long to be saved")
         return text
 
@@ -122,10 +123,12 @@ class Recording:
             require(isinstance(data["lanes"], list), "its lanes must be a list")
             require(1 <= len(data["lanes"]) <= MAX_LANES, "a race has one or two lanes")
             lanes = tuple(_lane_from_dict(lane) for lane in data["lanes"])
-            return cls(data["prompt"], lanes, data["verdict"])
+            return cls(data["prompt"], lanes, data["verdict"], read_past(data.get("past", [])))
 
 
-def record(prompt: str, lanes: "Sequence[Lane]", verdict: str = "") -> Recording:
+def record(
+    prompt: str, lanes: "Sequence[Lane]", verdict: str = "", past: Sequence[Exchange] = ()
+) -> Recording:
     """A recording of lanes that are over, by themselves or cancelled.
 
     Control characters that a model wrote become U+FFFD; a token's or an answer's text beyond its
@@ -134,7 +137,11 @@ def record(prompt: str, lanes: "Sequence[Lane]", verdict: str = "") -> Recording
     Raises:
         RecordingError: the race is beyond the limits of a recording.
     """
-    return Recording(prompt, tuple(_recorded(lane) for lane in lanes), verdict)
+    said = tuple(
+        Exchange(turn.prompt, tuple(_readable(answer, MAX_ANSWER) for answer in turn.answers))
+        for turn in past
+    )
+    return Recording(prompt, tuple(_recorded(lane) for lane in lanes), verdict, said)
 
 
 def replay_lane(recorded: RecordedLane) -> "Lane":
@@ -143,6 +150,21 @@ def replay_lane(recorded: RecordedLane) -> "Lane":
     from app.lanes import recorded_lane
 
     return recorded_lane(recorded.name, recorded.trace, recorded.texts.__getitem__)
+
+
+def write_past(past: Sequence[Exchange]) -> list[list[str]]:
+    """Earlier turns for JSON: a list each, of the prompt and then every lane's answer."""
+    return [[turn.prompt, *turn.answers] for turn in past]
+
+
+def read_past(rows: Any) -> tuple[Exchange, ...]:
+    """Inverse of :func:`write_past`, of which nothing is believed."""
+    require(isinstance(rows, list), "the earlier turns must be a list")
+    require(len(rows) <= MAX_TURNS, f"there are more than {MAX_TURNS} earlier turns")
+    for row in rows:
+        whole = isinstance(row, list) and 2 <= len(row) <= 1 + MAX_LANES
+        require(whole, "an earlier turn must be a prompt and its answers")
+    return tuple(Exchange(prompt, tuple(answers)) for prompt, *answers in rows)
 
 
 def require(ok: bool, reason: str) -> None:
@@ -173,7 +195,7 @@ def refusals(what: str) -> Iterator[None]:
     """Whatever malformed input raises inside becomes a RecordingError that begins with ``what``."""
     try:
         yield
-    except _MALFORMED as error:
+    except (ValueError, *MALFORMED) as error:
         known = isinstance(error, ValueError)
         reason = str(error) if known else f"it is malformed ({type(error).__name__})"
         raise RecordingError(f"{what}: {_readable(reason, 200)}.") from error
@@ -258,6 +280,17 @@ def _check_lane(lane: RecordedLane) -> None:
     require(known, "the texts must be those of the tokens, no more and no less")
     for text in lane.texts.values():
         check_text("the text of a token", text, MAX_TOKEN_TEXT)
+
+
+def _check_past(past: Sequence[Exchange], lanes: int) -> None:
+    require(len(past) <= MAX_TURNS, f"there are more than {MAX_TURNS} earlier turns")
+    for turn in past:
+        check_text("an earlier prompt", turn.prompt, MAX_PROMPT)
+        require(len(turn.answers) == lanes, "an earlier turn must have an answer of every lane")
+        for answer in turn.answers:
+            check_text("an earlier answer", answer, MAX_ANSWER)
+    said = sum(len(text) for row in write_past(past) for text in row)
+    require(said <= MAX_CHARACTERS, f"earlier turns are longer than {MAX_CHARACTERS:,} characters")
 
 
 def _check_header(header: TraceHeader) -> None:

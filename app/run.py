@@ -1,7 +1,8 @@
 """One run as the page tells it: from what a visitor asked to the last message of the board.
 
-A message is a small JSON object with a ``kind``: ``start``, ``step``, ``status``, ``stopped``,
-``end`` or ``error``. Knows nothing of gradio; layout is in ``ui``, drawing in ``static``.
+A message is a small JSON object with a ``kind``: ``start``, ``step``, ``clock``, ``status``,
+``stopped``, ``end`` or ``error``. Knows nothing of gradio; layout is in ``ui``, drawing in
+``static``.
 """
 
 import json
@@ -9,16 +10,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
 from app.board import Delta, LaneBoard, final, machine, speeds
 from app.conversation import Conversation
-from app.lanes import Lane, Question, pair_lanes
+from app.lanes import Host, Lane, Question, pair_lanes
 from app.link import to_link
 from app.prompts import Known, check_prompt, verdict
 from app.race import PREPARING, STOPPED, WAITING, Race, merge
 from app.recording import (
+    MAX_VERDICT,
     Recording,
     RecordingError,
     check_settings,
@@ -26,8 +29,9 @@ from app.recording import (
     replay_lane,
     require,
 )
+from app.rivals import RivalPair
 from d2f import D2FConfig
-from d2f.registry import PAIRS, Pair
+from d2f.registry import Pair
 
 SETTINGS = (
     "max_new_tokens",
@@ -39,10 +43,6 @@ SETTINGS = (
     "temperature",
     "seed",
 )
-PHASES = {
-    WAITING: "Waiting for another visitor's run to finish.",
-    PREPARING: "Loading the models.",
-}
 SLOW_MOTION, REAL_TIME = 0.1, 1.0
 CLEARED = "Cleared. Pick an example or type a question, then run the race."
 
@@ -51,11 +51,10 @@ CLEARED = "Cleared. Pick an example or type a question, then run the race."
 class Told:
     """Packed messages for the board, and what the page keeps beside them.
 
-    ``race`` can be stopped; ``conversation`` and ``recording`` are there once a run has finished.
+    ``conversation`` and ``recording`` are there once a run has finished.
     """
 
     packed: str
-    race: Race | None = None
     conversation: Conversation | None = None
     recording: Recording | None = None
 
@@ -65,27 +64,36 @@ def tell(
     pair: str,
     settings: Sequence[Any],
     known: Known | None,
-    device: str,
-    dtype: str,
+    host: Host,
     past: Conversation | None = None,
     drop_oldest: bool = False,
+    stop: Event | None = None,
 ) -> Iterator[Told]:
-    """One run, message by message. The one place where failures become words for the visitor."""
+    """One run, message by message, until it is over or ``stop`` is set.
+
+    The one place where failures become words for the visitor.
+    """
     run, numbers = uuid4().hex[:8], count()
 
     def pack(messages: list[Delta]) -> str:
         return pack_messages(run, next(numbers), messages)
 
     try:
-        question = ask(prompt, pair, settings, past, drop_oldest)
-        race = Race(lambda: pair_lanes(question, device, dtype))
-        for messages in report(race, REAL_TIME if device != "cpu" else SLOW_MOTION):
-            yield Told(pack(messages), race)
+        question = ask(prompt, pair, settings, host, past, drop_oldest)
+        lanes = host.borrowed or pair_lanes
+        race = Race(lambda: lanes(question, host), stop=stop)
+        # A lane elsewhere takes its time as it is.
+        slow = host.engine.device == "cpu" and not isinstance(question.pair, RivalPair)
+        for messages in report(race, SLOW_MOTION if slow else REAL_TIME):
+            yield Told(pack(messages))
         if race.phase == STOPPED:
-            yield Told(pack([{"kind": "stopped"}]), race)
+            yield Told(pack([{"kind": "stopped"}]))
         else:
-            recording = record(question.prompt, race.lanes, judge(known, race.lanes))
-            yield Told(pack([end(recording)]), None, _after(question, race.lanes), recording)
+            past = _told_before(question, race.lanes)
+            judged = judge(known, race.lanes)
+            recording = record(question.prompt, race.lanes, judged, past.turns)
+            after = _after(past, question.prompt, race.lanes)
+            yield Told(pack([end(recording)]), after, recording)
     except ValueError as error:
         yield Told(pack([{"kind": "error", "text": str(error)}]))
     except Exception as error:
@@ -111,14 +119,18 @@ def retell(recording: Recording, trusted: bool = False) -> list[Delta]:
         RecordingError: it has but one lane.
     """
     require(len(recording.lanes) == 2, "a race on the board has two lanes")
-    asked = [{"role": "user", "content": recording.prompt}]
-    lanes = [replace(replay_lane(lane), chat=asked) for lane in recording.lanes]
+    past = Conversation("", recording.past)
+    lanes = [
+        replace(replay_lane(lane), chat=past.messages(index, recording.prompt))
+        for index, lane in enumerate(recording.lanes)
+    ]
     boards = [_board(index, lane) for index, lane in enumerate(lanes)]
     steps = [{"kind": "step", **boards[index].step(event)} for index, event in merge(lanes)]
-    start = _start(boards, lanes, SLOW_MOTION) | {"recorded": True}
-    header = lanes[0].header
+    start = _start(boards, lanes, SLOW_MOTION) | {"recorded": True, "turn": recording.turn}
+    places = dict.fromkeys(f"{lane.header.device}, {lane.header.dtype}" for lane in lanes)
     told = end(recording)
-    told["note"] = f"As recorded, not measured here: {header.device}, {header.dtype}."
+    turn = f"Turn {recording.turn} of a conversation. " if recording.past else ""
+    told["note"] = f"{turn}As recorded, not measured here: {'; '.join(places)}."
     if not trusted and recording.verdict:
         told["summary"] = f"{_speeds(recording)} The recording says: {recording.verdict}"
     return [start, *steps, told]
@@ -140,20 +152,30 @@ def ask(
     prompt: str,
     pair: str,
     settings: Sequence[Any],
+    host: Host,
     past: Conversation | None,
     drop_oldest: bool,
 ) -> Question:
     """A question that can be run, or ``ValueError`` saying which input is wrong."""
     past = past if past and past.turns else None
     text = check_prompt(prompt)
-    if pair not in PAIRS:
-        raise ValueError(f"model pair must be one of {sorted(PAIRS)}, got {pair!r}")
+    chosen = host.pair(pair)
     if past is not None and past.pair != pair:
         raise ValueError(
             "This conversation was held with other models. Clear it, or choose them again."
         )
-    config = read_settings(PAIRS[pair], settings)
-    return Question(PAIRS[pair], text, config, past or Conversation(pair), drop_oldest)
+    config = read_settings(chosen, settings)
+    if host.engine.compile:
+        check_compiled(chosen.config, config)
+    return Question(chosen, text, config, past or Conversation(pair), drop_oldest)
+
+
+def check_compiled(default: D2FConfig, config: D2FConfig) -> None:
+    """``ValueError`` for settings that would compile new programs, for minutes, for one visitor."""
+    for name in ("block_size", "max_active_blocks"):
+        if getattr(config, name) != getattr(default, name):
+            fixed = getattr(default, name)
+            raise ValueError(f"{name} is fixed here at {fixed}: the models are compiled for it")
 
 
 def read_settings(pair: Pair, values: Sequence[Any]) -> D2FConfig:
@@ -173,9 +195,31 @@ def report(race: Race, speed: float) -> Iterator[list[Delta]]:
             boards = [_board(index, lane) for index, lane in enumerate(race.lanes)]
             messages.append(_start(boards, race.lanes, speed))
         messages += [{"kind": "step", **boards[index].step(event)} for index, event in batch]
-        if race.phase in PHASES:
-            messages.append({"kind": "status", "text": PHASES[race.phase]})
+        if boards:
+            messages += _clocks(race.lanes)
+        if waits := _waits(race):
+            messages.append({"kind": "status", "text": waits})
         yield messages
+
+
+def _waits(race: Race) -> str:
+    """What a run that has not begun waits for; nothing once it is to end."""
+    if race.stopping:
+        return ""
+    if race.phase == PREPARING:
+        return "Loading the models."
+    if race.phase != WAITING:
+        return ""
+    return f"Waiting: {race.ahead} run{'s' * (race.ahead != 1)} of other visitors before yours."
+
+
+def _clocks(lanes: Sequence[Lane]) -> list[Delta]:
+    """How late it is in lanes on other machines, for a board that waits for their next event."""
+    return [
+        {"kind": "clock", "lane": index, "time": lane.clock, "over": bool(lane.failure)}
+        for index, lane in enumerate(lanes)
+        if lane.feed is not None
+    ]
 
 
 def _board(index: int, lane: Lane) -> LaneBoard:
@@ -191,6 +235,10 @@ def _start(boards: Sequence[LaneBoard], lanes: Sequence[Lane], speed: float) -> 
 
 
 def judge(known: Known | None, lanes: Sequence[Lane]) -> str:
+    """Whether the answers are right; of a lane that broke off, why it did."""
+    failures = [f"{lane.name} broke off: {lane.failure}" for lane in lanes if lane.failure]
+    if failures:
+        return " ".join(failures)[:MAX_VERDICT]
     return verdict(known, [lane.name for lane in lanes], [lane.trace.text for lane in lanes])
 
 
@@ -201,7 +249,7 @@ def end(recording: Recording) -> Delta:
         "kind": "end",
         "lanes": [final(trace) for trace in traces],
         "summary": f"{_speeds(recording)} {recording.verdict}",
-        "note": machine(traces[0].header),
+        "note": machine(*(trace.header for trace in traces)),
         "link": _link(recording),
     }
 
@@ -218,7 +266,16 @@ def _link(recording: Recording) -> Delta:
         return {"refused": f"This race has no link: {error}"}
 
 
-def _after(question: Question, lanes: Sequence[Lane]) -> Conversation:
-    """The conversation with this turn; turns that were dropped for room stay dropped."""
-    kept = question.conversation.latest(len(lanes[0].chat) // 2)
-    return kept.with_turn(question.prompt, [lane.trace.text for lane in lanes])
+def _told_before(question: Question, lanes: Sequence[Lane]) -> Conversation:
+    """The conversation as the lanes were told it, without turns that were dropped for room."""
+    return question.conversation.latest(len(lanes[0].chat) // 2)
+
+
+def _after(past: Conversation, prompt: str, lanes: Sequence[Lane]) -> Conversation | None:
+    """The conversation with this turn.
+
+    None when a lane broke off: half an answer is nothing to follow up on.
+    """
+    if any(lane.failure for lane in lanes):
+        return None
+    return past.with_turn(prompt, [lane.trace.text for lane in lanes])

@@ -4,6 +4,8 @@ Every forward writes its whole window in place at absolute positions; ``length``
 that are final, and advancing it is all that caching means: no copy, no crop. Rows at and beyond
 ``length`` are scratch the next forward overwrites. Keys are stored rotated. Batch size is one.
 Knows nothing of blocks or masks: that a row is final is the caller's claim.
+
+:class:`FixedRows` is the same cache for forwards of fixed shape, see :mod:`d2f.fixed`.
 """
 
 import torch
@@ -55,3 +57,25 @@ class KVCache:
         """Declare the next ``rows`` rows final."""
         assert 0 <= rows <= self.capacity - self.length, f"cannot advance by {rows}"
         self.length += rows
+
+
+class FixedRows:
+    """A cache seen from a forward of fixed shape: no length or offset in it is the host's.
+
+    Args:
+        positions: (T,) where the window's rows go, ascending; padding rows go behind the others.
+        extent: how many rows are read, at least to the window's end; what lies behind the rows
+            written so far is hidden by the visible ends alone.
+    """
+
+    def __init__(self, cache: KVCache, positions: Tensor, extent: int) -> None:
+        self.cache = cache
+        self.positions = positions
+        self.extent = extent
+
+    def write(self, layer: int, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a window (1, K, T, D) at the positions; returns views (1, K, extent, D)."""
+        all_keys, all_values = self.cache.keys[layer], self.cache.values[layer]
+        all_keys[:, :, self.positions] = keys
+        all_values[:, :, self.positions] = values
+        return all_keys[:, :, : self.extent], all_values[:, :, : self.extent]

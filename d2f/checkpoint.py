@@ -1,50 +1,51 @@
-"""Model folders in the ecosystem's own format: names and folders in, :class:`Model` out.
+"""Names and folders in, :class:`Model` out; and folders written in transformers' own format.
 
-A folder holds ``config.json``, ``model.safetensors`` and the tokenizer's files, with transformers'
-key names (``LlamaForCausalLM`` / ``Qwen2ForCausalLM``). What transformers has no field for stands
-under ``"d2f"`` in ``config.json``: ``mask_token_id``, ``logit_shift``, ``causal``. PEFT's LoRA
-adapters are merged in float32 at load. Every key must be used and every parameter filled: a key
-left over or missing is an error.
+A folder holds ``config.json``, safetensors shards and the tokenizer's files, in the words and key
+names of Llama, Qwen2, LLaDA or Dream (:mod:`d2f.dialects`, :mod:`d2f.keys`). Everything that can
+be refused is refused from the headers of its files: only then is memory taken, and each weight is
+read by itself, straight into its place. PEFT's LoRA adapters are merged in float32 on the way.
+Every key must be used and every parameter filled. No code of a checkpoint is run.
 """
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from d2f.attention import choose_backend
+from d2f.dialects import config_json, model_config
+from d2f.files import AGAIN, Stored, read_json, stored_weights
+from d2f.fixed import Fixed
+from d2f.hub import HubError, cached, snapshot
+from d2f.keys import LAYOUTS, TRANSFORMERS, Layout, Slot, key_map
+from d2f.lora import Lora
+from d2f.memory import free_memory, require_memory
 from d2f.model import ModelConfig, Transformer
+from d2f.published import PUBLISHED, Published, Shape
 from d2f.registry import model_folder
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# What no architecture goes without.
-REQUIRED = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "rms_norm_eps",
-)
-# Parts of one fused product, in row order.
-FUSED = {
-    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
-}
+HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded network with its tokenizer; what every decoder takes."""
+    """A loaded network with its tokenizer; what every decoder takes.
+
+    ``fixed``: the programs of a compiled model; None: every forward runs eagerly.
+    """
 
     name: str
     net: Transformer
     tokenizer: Tokenizer
+    fixed: Fixed | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -58,6 +59,10 @@ class Model:
     def dtype(self) -> str:
         return str(self.net.embed_tokens.weight.dtype).removeprefix("torch.")
 
+    def compiled(self) -> "Model":
+        """The same model decoding by compiled programs, on CUDA by graphs (:mod:`d2f.fixed`)."""
+        return replace(self, fixed=Fixed(self.net))
+
 
 def load_model(
     name_or_folder: str | Path,
@@ -65,33 +70,226 @@ def load_model(
     adapter: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
+    attention: str = "auto",
 ) -> Model:
-    """Load a model of the catalogue by name, or any model folder.
+    """Load a model of the catalogue by name, any model folder, or a repository of the hub by id.
 
     Args:
-        adapter: folder of a PEFT LoRA adapter, merged in float32 before the cast to ``dtype``.
+        name_or_folder: a published model comes with its adapter, downloaded at need; an id of the
+            hub may end in ``@revision`` (without: its branch ``main``, which may move).
+        adapter: folder of a PEFT LoRA adapter, or its id on the hub, merged in float32 before the
+            cast to ``dtype``.
         dtype: "float32", "bfloat16" or "float16".
+        attention: "auto", or one of :data:`d2f.attention.BACKENDS`.
 
     Raises:
-        ValueError: unknown name, unsupported architecture, missing or left-over keys.
+        ValueError: unknown name, unsupported architecture, missing or left-over keys, an adapter
+            for another base, too little memory, an attention that cannot run there;
+            :class:`d2f.hub.HubError`: cannot be downloaded.
         FileNotFoundError: a file of the folder is missing.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
-    folder = model_folder(name_or_folder)
-    raw = _read_json(folder / "config.json")
+    published = PUBLISHED.get(str(name_or_folder))
+    free = free_memory(device)
+    name = Path(name_or_folder).name
+    if published is not None:
+        # Before hours of downloading.
+        shape = known_shape(published)
+        require_memory(name, shape.memory(dtype), free, str(device), dtype)
+        choose_backend(attention, device, DTYPES[dtype], shape.head_dim)
+        folder, adapter = _download(published, adapter)
+    else:
+        if adapter is not None:
+            adapter = find_adapter(adapter)
+            check_base(adapter, _repository(name_or_folder))
+        folder = find_folder(name_or_folder)
+    raw = read_json(folder / "config.json")
     config = model_config(raw)
-    weights = _read_weights(folder)
+    require_memory(name, shape_of(config).memory(dtype), free, str(device), dtype)
+    stored, slots = stored_weights(folder), key_map(config, LAYOUTS[raw["model_type"]])
+    check_weights(stored, slots, folder)
+    backend = choose_backend(attention, device, DTYPES[dtype], config.head_dim)
+    lora = None
     if adapter is not None:
-        weights = merge_lora(weights, Path(adapter))
+        lora = Lora(Path(adapter), {key: slot.shape for key, slot in slots.items()})
+    tokenizer = Tokenizer(folder, _stop_ids(folder))
+    check_mask(config, tokenizer, folder)
+    net = empty_network(config, torch.device(device), DTYPES[dtype])
+    net.attention = backend
+    fill(net, stored, slots, lora)
+    return Model(name, net.eval(), tokenizer)
+
+
+def find_folder(name_or_folder: str | Path) -> Path:
+    """The folder of an embedded model, of a path, or of a repository of the hub by its id."""
+    return _from_hub(name_or_folder, "model") or model_folder(name_or_folder)
+
+
+def find_adapter(name_or_folder: str | Path) -> Path:
+    """The folder of an adapter, by a path or by the id of a repository of the hub."""
+    return _from_hub(name_or_folder, "adapter") or Path(name_or_folder)
+
+
+def _from_hub(name_or_folder: str | Path, what: str) -> Path | None:
+    """The snapshot of what an id of the hub names; None for what is no such id."""
+    found = _hub_id(name_or_folder)
+    if found is None:
+        return None
+    try:
+        return snapshot(found["id"], found["revision"] or "main")
+    except HubError as error:
+        raise HubError(f"no {what} folder {str(name_or_folder)!r}; on the hub: {error}") from error
+
+
+def _hub_id(name_or_folder: str | Path) -> re.Match[str] | None:
+    """What is no folder here, as an id of the hub and perhaps a revision."""
+    return None if Path(name_or_folder).is_dir() else HUB_ID.fullmatch(str(name_or_folder))
+
+
+def _repository(name_or_folder: str | Path) -> str | None:
+    """The name of the repository a model is from: by its id, or as its folder's path tells.
+
+    A path tells by a folder of a published repository's name, the hub's cache included; None: no.
+    """
+    found = _hub_id(name_or_folder)
+    if found is not None:
+        return Path(found["id"]).name
+    parts = Path(name_or_folder).resolve().parts
+    # The hub's cache has folders models--OWNER--NAME.
+    names = (part.rpartition("--")[2] for part in reversed(parts))
+    return next((name for name in names if name in _published_names()), None)
+
+
+def _published_names() -> set[str]:
+    return {Path(model.repo.id).name for model in PUBLISHED.values()}
+
+
+def _download(model: Published, adapter: str | Path | None) -> tuple[Path, Path | None]:
+    """Folders of a published model and of the adapter to merge."""
+    if model.adapter is None:
+        other = None
+        if adapter is not None:
+            other = find_adapter(adapter)
+            check_base(other, Path(model.repo.id).name)
+        return snapshot(model.repo.id, model.repo.revision), other
+    if adapter is not None:
+        raise ValueError(f"model {model.name!r} has an adapter of its own, got {str(adapter)!r}")
+    # The small one first: whatever is wrong with the network shows at once.
+    own = snapshot(model.adapter.repo.id, model.adapter.repo.revision)
+    return snapshot(model.repo.id, model.repo.revision), own
+
+
+def check_base(adapter: Path, repository: str | None) -> None:
+    """``ValueError`` if an adapter says that it was trained on another model of the catalogue.
+
+    Models of one shape take each other's adapters without complaint, and answer nonsense.
+
+    Args:
+        repository: name of the base model's, without its owner; None: unknown, and nothing is said.
+    """
+    raw = read_json(adapter / "adapter_config.json")
+    said = Path(str(raw.get("base_model_name_or_path") or "")).name
+    if repository is not None and said in _published_names() and said != repository:
+        raise ValueError(f"adapter in {adapter} was trained on {said}, not on {repository}")
+
+
+def find_shape(name_or_folder: str | Path) -> Shape:
+    """The shape of what :func:`load_model` takes; a published model's without a download."""
+    published = PUBLISHED.get(str(name_or_folder))
+    if published is not None:
+        return known_shape(published)
+    return folder_shape(find_folder(name_or_folder))
+
+
+def known_shape(model: Published) -> Shape:
+    """The shape a published model's own config.json tells once it is downloaded, else ours."""
+    folder = cached(model.repo.id, model.repo.revision)
+    return model.shape if folder is None else folder_shape(folder)
+
+
+def folder_shape(folder: Path) -> Shape:
+    """The shape of the model in a folder, as its config.json tells."""
+    return shape_of(model_config(read_json(folder / "config.json")))
+
+
+def shape_of(config: ModelConfig) -> Shape:
+    """What decides the size of a network, without its settings."""
+    return Shape(**{field.name: getattr(config, field.name) for field in fields(Shape)})
+
+
+def check_weights(stored: Mapping[str, Stored], slots: Mapping[str, Slot], folder: Path) -> None:
+    """``ValueError`` unless a folder holds exactly the weights its config.json asks for."""
+    missing, unused = sorted(slots.keys() - stored.keys()), sorted(stored.keys() - slots.keys())
+    if missing or unused:
+        raise ValueError(
+            f"weights of {folder} do not fit its config.json: "
+            f"missing {missing[:4]}, left over {unused[:4]}"
+        )
+    for key, slot in slots.items():
+        if stored[key].shape != slot.shape:
+            raise ValueError(
+                f"weights of {folder} do not fit its config.json: "
+                f"{key} is {stored[key].shape}, not {slot.shape}"
+            )
+
+
+def check_mask(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """``ValueError`` if model and tokenizer have different mask tokens: a file is missing or wrong.
+
+    A tokenizer whose added tokens are not found gives them ids of its own, without a word.
+    """
+    if tokenizer.mask_id not in (None, config.mask_id) and config.mask_id is not None:
+        raise ValueError(
+            f"the mask token is {config.mask_id} in config.json and {tokenizer.mask_id} in the "
+            f"tokenizer of {folder}: {AGAIN}"
+        )
+
+
+def empty_network(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:
+    """A network whose weights are allocated once, where and as they will be used, and not set."""
     with torch.device("meta"):
-        net = Transformer(config)
-    state = {key: value.to(device, DTYPES[dtype]) for key, value in fuse(weights, config).items()}
-    _load_strictly(net, state, folder)
-    stops = raw.get("eos_token_id")
-    stops = [] if stops is None else stops
-    tokenizer = Tokenizer(folder, stops if isinstance(stops, list) else [stops])
-    return Model(Path(name_or_folder).name, net.eval().requires_grad_(False), tokenizer)
+        net = Transformer(config).to(dtype)
+    if config.tied_head:
+        # Allocated by itself, it would no longer be the embedding.
+        net.lm_head.weight = None
+    net.to_empty(device=device)
+    if config.tied_head:
+        net.lm_head.weight = net.embed_tokens.weight
+    return net.requires_grad_(False)
+
+
+def fill(
+    net: Transformer,
+    stored: Mapping[str, Stored],
+    slots: Mapping[str, Slot],
+    lora: Lora | None = None,
+) -> None:
+    """Read every weight into its rows of the network, one at a time and one shard after another."""
+    state = net.state_dict()
+    for path in sorted({weight.path for weight in stored.values()}):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                value = file.get_tensor(key)
+                if lora is not None and key in lora:
+                    value = value.float() + lora.delta(key)
+                state[slots[key].key][slots[key].rows].copy_(value)
+
+
+def split(net: Transformer, layout: Layout = TRANSFORMERS) -> dict[str, Tensor]:
+    """The network's weights under published key names; inverse of :func:`fill`."""
+    state = net.state_dict()
+    return {key: state[slot.key][slot.rows] for key, slot in key_map(net.config, layout).items()}
+
+
+def _stop_ids(folder: Path) -> list[int]:
+    """Ids that config.json and generation_config.json say end an answer."""
+    found: list[int] = []
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            stops = read_json(folder / name).get("eos_token_id")
+            found += stops if isinstance(stops, list) else [] if stops is None else [stops]
+    return found
 
 
 def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> None:
@@ -108,177 +306,3 @@ def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> Non
     save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
     for name in ("model.safetensors", "config.json"):
         (folder / f"{name}.part").replace(folder / name)
-
-
-def model_config(raw: dict[str, Any]) -> ModelConfig:
-    """The :class:`ModelConfig` of a ``config.json``."""
-    kind = raw.get("model_type")
-    if kind not in ("llama", "qwen2"):
-        raise ValueError(f"model_type must be 'llama' or 'qwen2', got {kind!r}")
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"rope_type must be 'default', got {rope['rope_type']!r}")
-    theta = rope.get("rope_theta", raw.get("rope_theta"))
-    if theta is None:
-        raise ValueError("config.json names no rope_theta")
-    absent = [name for name in REQUIRED if name not in raw]
-    if absent:
-        raise ValueError(f"config.json names no {absent[0]}")
-    ours = raw.get("d2f", {})
-    heads = raw["num_attention_heads"]
-    return ModelConfig(
-        vocab_size=raw["vocab_size"],
-        hidden_size=raw["hidden_size"],
-        intermediate_size=raw["intermediate_size"],
-        num_layers=raw["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        max_length=raw["max_position_embeddings"],
-        rope_theta=theta,
-        norm_eps=raw["rms_norm_eps"],
-        qkv_bias=kind == "qwen2",
-        rope_in_float32=ours.get("rope_in_float32", False),
-        tied_head=bool(raw.get("tie_word_embeddings", False)),
-        logit_shift=ours.get("logit_shift", True),
-        causal=ours.get("causal", True),
-        mask_id=ours.get("mask_token_id"),
-    )
-
-
-def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:
-    """Inverse of :func:`model_config`, in transformers' words."""
-    qwen = config.qkv_bias
-    return {
-        "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
-        "model_type": "qwen2" if qwen else "llama",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.max_length,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tied_head,
-        "hidden_act": "silu",
-        "torch_dtype": "float16",
-        "eos_token_id": stop_ids,
-        "d2f": {
-            "mask_token_id": config.mask_id,
-            "logit_shift": config.logit_shift,
-            "causal": config.causal,
-            "rope_in_float32": config.rope_in_float32,
-        },
-    }
-
-
-def fuse(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Transformers' key names to this package's: q/k/v and gate/up rows stacked."""
-    state = {key.removeprefix("model."): value for key, value in weights.items()}
-    for layer in range(config.num_layers):
-        for whole, parts in FUSED.items():
-            for kind in ("weight", "bias"):
-                names = [f"layers.{layer}.{part}.{kind}" for part in parts]
-                if all(name in state for name in names):
-                    rows = [state.pop(name) for name in names]
-                    state[f"layers.{layer}.{whole}.{kind}"] = torch.cat(rows)
-    if config.tied_head and "embed_tokens.weight" in state:
-        state["lm_head.weight"] = state["embed_tokens.weight"]
-    return state
-
-
-def split(net: Transformer) -> dict[str, Tensor]:
-    """Inverse of :func:`fuse`: the network's weights under transformers' key names."""
-    config = net.config
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    sizes = {
-        "self_attn.qkv_proj": [q, kv, kv],
-        "mlp.gate_up_proj": [config.intermediate_size] * 2,
-    }
-    state: dict[str, Tensor] = {}
-    for key, value in net.state_dict().items():
-        whole = next((name for name in FUSED if f".{name}." in key), None)
-        if whole is not None:
-            for part, rows in zip(FUSED[whole], value.split(sizes[whole]), strict=True):
-                state["model." + key.replace(whole, part)] = rows
-        elif key != "lm_head.weight":
-            state["model." + key] = value
-        elif not config.tied_head:
-            state[key] = value
-    return state
-
-
-def merge_lora(weights: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Add a PEFT LoRA adapter's ``alpha / r * B @ A`` to its target weights, in float32.
-
-    Raises:
-        ValueError: an adapter key has no partner or no target in ``weights``, or the adapter is of
-            a kind this merge does not cover.
-    """
-    raw = _read_json(folder / "adapter_config.json")
-    _require_plain_lora(raw)
-    rank = raw["r"]
-    scale = raw["lora_alpha"] / (rank**0.5 if raw.get("use_rslora") else rank)
-    adapter = load_file(folder / "adapter_model.safetensors")
-    merged = dict(weights)
-    for key in sorted(adapter):
-        prefix, found, rest = key.removeprefix("base_model.model.").partition(".lora_")
-        target = f"{prefix}.weight"
-        partner = f"base_model.model.{prefix}.lora_{'B' if rest == 'A.weight' else 'A'}.weight"
-        known = found and rest in ("A.weight", "B.weight")
-        if not known or target not in weights or partner not in adapter:
-            raise ValueError(f"adapter key {key!r} in {folder} fits no weight of the base model")
-        if rest == "A.weight":
-            delta = scale * (adapter[partner].float() @ adapter[key].float())
-            merged[target] = weights[target].float() + delta
-    return merged
-
-
-def _require_plain_lora(raw: dict[str, Any]) -> None:
-    if raw.get("peft_type") != "LORA":
-        raise ValueError(f"adapter peft_type must be 'LORA', got {raw.get('peft_type')!r}")
-    if raw.get("alpha_pattern") or raw.get("rank_pattern"):
-        raise ValueError("adapters with ranks or alphas per module are not supported")
-    if raw.get("use_dora") or raw.get("bias", "none") != "none" or raw.get("fan_in_fan_out"):
-        raise ValueError("only plain LoRA adapters (no DoRA, bias or fan_in_fan_out) are supported")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    return json.loads(path.read_text())
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
-    weights: dict[str, Tensor] = {}
-    for name in names:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing")
-        weights.update(load_file(folder / name))
-    return weights
-
-
-def _load_strictly(net: Transformer, state: dict[str, Tensor], folder: Path) -> None:
-    expected = set(net.state_dict())
-    missing, unused = sorted(expected - set(state)), sorted(set(state) - expected)
-    if missing or unused:
-        raise ValueError(
-            f"weights of {folder} do not fit its config.json: "
-            f"missing {missing[:4]}, left over {unused[:4]}"
-        )
-    for key, parameter in net.state_dict().items():
-        if state[key].shape != parameter.shape:
-            raise ValueError(
-                f"weights of {folder} do not fit its config.json: "
-                f"{key} is {tuple(state[key].shape)}, not {tuple(parameter.shape)}"
-            )
-    net.load_state_dict(state, assign=True)
-    if net.config.tied_head:
-        net.lm_head.weight = net.embed_tokens.weight

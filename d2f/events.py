@@ -27,7 +27,7 @@ SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
 BLOCK_STATES = (SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED)
 FINISH_REASONS = ("stop", "length")
 # What reading JSON of the wrong shape, far too large a number or far too deep a list may raise.
-_MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Trace:
                 events=tuple(event_from_dict(event) for event in data["events"]),
                 text=str(data["text"]),
             )
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise ValueError(f"not a trace: {type(error).__name__}: {error}") from error
 
 

@@ -21,13 +21,30 @@ from types import FrameType
 import torch
 from safetensors import SafetensorError
 
-from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, load_model, stream
+from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, stream
 from d2f.bench.machine import default_dtype
-from d2f.checkpoint import DTYPES, model_config
+from d2f.checkpoint import find_folder
 from d2f.config import CONFIGS, config_to_dict
-from d2f.decode import trace_header
-from d2f.options import Parser, add_setting_options, apply_settings, given_settings
-from d2f.registry import catalogue_decoder, default_config, embedded_models, model_folder
+from d2f.decode import prepare, trace_header
+from d2f.dialects import model_config
+from d2f.engine import chosen_engine, load_engine
+from d2f.files import read_json
+from d2f.options import (
+    Parser,
+    add_engine_options,
+    add_setting_options,
+    apply_settings,
+    given_settings,
+)
+from d2f.published import PUBLISHED
+from d2f.readable import ReadableText
+from d2f.registry import (
+    PAIRS,
+    PUBLISHED_PAIRS,
+    catalogue_decoder,
+    default_config,
+    embedded_models,
+)
 
 DESCRIPTION = """\
 Answer one prompt. The text appears on stdout as it is decoded, the figures on stderr at the end.
@@ -44,55 +61,25 @@ Exit status: 0 done, 2 bad input, 130 interrupted (a trace asked for is still wr
 BAD_INPUT = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
-class ReadableText:
-    """The readable part of an answer in the making: it only grows, by whole characters.
-
-    Decoders commit in any order; readable is what lies before the first gap and the first stop.
-    """
-
-    def __init__(self, model: Model, prompt_length: int) -> None:
-        self._tokenizer = model.tokenizer
-        self._canvas: dict[int, int] = {}
-        self._next = prompt_length
-        self._ids: list[int] = []
-        self._shown = ""
-
-    def add(self, event: StepEvent) -> str:
-        """What became readable by ``event``."""
-        self._canvas.update((c.position, c.token_id) for c in event.commits)
-        while (token := self._canvas.get(self._next)) is not None:
-            if token in self._tokenizer.stop_ids:
-                break
-            self._ids.append(token)
-            self._next += 1
-        # A character cut in the middle of its bytes decodes as U+FFFD: wait for the rest.
-        return self._grow(self._tokenizer.decode(self._ids).rstrip("\ufffd"))
-
-    def rest(self, text: str) -> str:
-        """What is still unsaid of the final ``text``."""
-        return self._grow(text)
-
-    def _grow(self, text: str) -> str:
-        new = text[len(self._shown) :]
-        self._shown += new
-        return new
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("python -m d2f.generate", DESCRIPTION, EXAMPLES)
     names = ", ".join(embedded_models()) or "none yet"
     parser.add_argument(
-        "--model", required=True, help=f"an embedded model ({names}) or a model folder"
+        "--model",
+        required=True,
+        help=f"an embedded model ({names}), a published one (python -m d2f.models lists them), "
+        "a model folder, or an id of the Hugging Face hub",
     )
     parser.add_argument("--prompt", required=True, help="the question; - reads it from stdin")
     parser.add_argument(
         "--decoder", choices=CONFIGS, help="how to decode (default: the one the model is made for)"
     )
-    parser.add_argument("--adapter", type=Path, help="folder of a PEFT LoRA adapter to merge")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.add_argument(
-        "--dtype", choices=sorted(DTYPES), help="default: bfloat16 where native, else float32"
+        "--adapter",
+        metavar="PLACE",
+        help="a PEFT LoRA adapter to merge: a folder, or an id of the hub",
     )
+    add_engine_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object at the end and nothing else"
     )
@@ -105,10 +92,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def chosen_config(args: argparse.Namespace) -> DecodeConfig:
     """Decoder and settings, before any weight is read."""
-    raw = json.loads((model_folder(args.model) / "config.json").read_text())
-    name, by_kind = Path(args.model).name, "ar" if model_config(raw).causal else "d2f"
-    decoder = args.decoder or catalogue_decoder(name) or by_kind
-    return apply_settings(default_config(name, decoder), given_settings(args))
+    name, pairs = Path(args.model).name, PAIRS | PUBLISHED_PAIRS
+    decoder = args.decoder or catalogue_decoder(name, pairs)
+    if args.model not in PUBLISHED:
+        config = model_config(read_json(find_folder(args.model) / "config.json"))
+        decoder = decoder or ("ar" if config.causal else "d2f")
+    return apply_settings(default_config(name, decoder, pairs), given_settings(args))
 
 
 def read_prompt(prompt: str) -> str:
@@ -131,17 +120,17 @@ def check_device(device: str) -> None:
         raise ValueError(f"device {device!r} is not there: torch sees no CUDA GPU")
 
 
-def prepare(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepEvent]]:
+def set_up(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepEvent]]:
     """All that can be refused is refused here, the cheapest checks first."""
     check_trace_file(args.trace)
     check_device(args.device)
     config = chosen_config(args)
     prompt = read_prompt(args.prompt)
-    dtype = args.dtype or default_dtype(args.device)
-    model = load_model(args.model, adapter=args.adapter, device=args.device, dtype=dtype)
+    model = load_engine(args.model, chosen_engine(args, default_dtype(args.device)), args.adapter)
     prompt_ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
-    header = trace_header(model, prompt_ids, config)
-    return model, header, stream(model, prompt_ids, config)
+    header, source = trace_header(model, prompt_ids, config), stream(model, prompt_ids, config)
+    prepare(model, len(prompt_ids), config)
+    return model, header, source
 
 
 class Interrupt:
@@ -186,6 +175,7 @@ def report(trace: Trace) -> dict[str, object]:
         "decoder": trace.header.decoder,
         "device": trace.header.device,
         "dtype": trace.header.dtype,
+        "versions": trace.header.versions,
         "config": config_to_dict(trace.header.config),
         "text": trace.text,
         "token_ids": list(trace.token_ids),
@@ -195,12 +185,14 @@ def report(trace: Trace) -> dict[str, object]:
 
 def summary(trace: Trace) -> str:
     endings = {"stop": "the answer ended", "length": "max_new_tokens reached"}
+    told = trace.header.versions
+    how = f"attention {told['attention']}, {told['forward']}, {told['weights']}"
     return (
         f"{trace.header.decoder}, {trace.header.model}: {trace.tokens} tokens in "
         f"{trace.seconds:.3f} s = {trace.tokens_per_second:.1f} tokens/s; "
         f"first token after {trace.ttft:.3f} s; {trace.forwards} forwards of "
         f"{trace.ms_per_forward:.2f} ms, {trace.tokens_per_forward:.2f} tokens each; "
-        f"{endings.get(trace.finish_reason or '', 'interrupted')}"
+        f"{endings.get(trace.finish_reason or '', 'interrupted')}; {how}"
     )
 
 
@@ -221,7 +213,7 @@ def run(
     args: argparse.Namespace, model: Model, header: TraceHeader, source: Iterator[StepEvent]
 ) -> int:
     """Decode and tell; a trace asked for is written even when the run is cut short."""
-    readable = ReadableText(model, len(header.prompt_ids))
+    readable = ReadableText(model.tokenizer, len(header.prompt_ids))
     events, interrupted = follow(source, readable, show=not args.json)
     trace = Trace(header, tuple(events))
     trace = trace.with_text(model.tokenizer.decode(trace.token_ids))
@@ -240,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A terminal that lacks a character shows a substitute; the run goes on.
     sys.stdout.reconfigure(errors="replace")
     try:
-        prepared = prepare(args)
+        prepared = set_up(args)
     except KeyboardInterrupt:
         return 130
     except BAD_INPUT as error:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2f.attention import attend, visible_mask
-from d2f.cache import KVCache
+from d2f.attention import Sight, any_shape, attend, make_fixed_sight, make_sight
+from d2f.cache import FixedRows, KVCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +95,8 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KVCache | None,
+        sight: Sight,
+        cache: KVCache | FixedRows | None,
         start: int,
     ) -> Tensor:
         batch, rows, _ = x.shape
@@ -106,7 +106,7 @@ class Attention(nn.Module):
         k, v = k.transpose(1, 2), qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if cache is not None:
             k, v = cache.write(self.layer, start, k, v)
-        return self.o_proj(attend(q, k, v, mask))
+        return self.o_proj(attend(q, k, v, sight))
 
 
 class FeedForward(nn.Module):
@@ -136,20 +136,26 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-        cache: KVCache | None,
+        sight: Sight,
+        cache: KVCache | FixedRows | None,
         start: int,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache, start)
+        x = x + self.self_attn(self.input_layernorm(x), rotary, sight, cache, start)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Transformer(nn.Module):
-    """Token ids to hidden states; :meth:`logits` applies the head where it is wanted."""
+    """Token ids to hidden states; :meth:`logits` applies the head where it is wanted.
+
+    ``attention`` names the backend, one of :data:`d2f.attention.BACKENDS`; ``quantized`` the kind
+    of weights the layers hold, None for their own dtype (see :mod:`d2f.quantize`).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.attention = "sdpa"
+        self.quantized: str | None = None
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
@@ -161,14 +167,24 @@ class Transformer(nn.Module):
 
     def rotary(self, start: int, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin of positions ``start .. end - 1``, (T, 1, D)."""
+        dtype = torch.float32 if self.config.rope_in_float32 else dtype
+        cos, sin = self.tables()
+        return cos[start:end, None].to(dtype), sin[start:end, None].to(dtype)
+
+    def rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin of (T,) positions, (T, 1, D)."""
+        dtype = torch.float32 if self.config.rope_in_float32 else dtype
+        cos, sin = self.tables()
+        return cos[positions, None].to(dtype), sin[positions, None].to(dtype)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """cos and sin of every position in float32, on the weights' device; made once."""
         device = self.embed_tokens.weight.device
         if self._tables is None or self._tables[0].device != device:
             # The tables outlive the inference mode they may first be asked for in.
             with torch.inference_mode(False):
                 self._tables = rotary_tables(self.config, device)
-        dtype = torch.float32 if self.config.rope_in_float32 else dtype
-        cos, sin = self._tables
-        return cos[start:end, None].to(dtype), sin[start:end, None].to(dtype)
+        return self._tables
 
     def forward(
         self,
@@ -182,6 +198,7 @@ class Transformer(nn.Module):
         Args:
             ids: (B, T) token ids at positions ``start .. start + T - 1``.
             visible_end: (T,) or (B, T), see :mod:`d2f.attention`; None: every row sees all keys.
+                May lie on the host.
             cache: holds rows ``0 .. start - 1``; the window's K/V are written at ``start``.
 
         Returns:
@@ -194,14 +211,36 @@ class Transformer(nn.Module):
             )
         if cache is not None:
             cache.check_window(start, rows)
-        mask = None
-        if visible_end is not None:
-            groups = self.config.num_heads // self.config.num_kv_heads
-            mask = visible_mask(visible_end, start + rows, groups)
+        groups = self.config.num_heads // self.config.num_kv_heads
+        window = (ids.shape[0], rows)
+        sight = make_sight(self.attention, visible_end, window, start + rows, groups, ids.device)
         x = self.embed_tokens(ids)
         rotary = self.rotary(start, start + rows, x.dtype)
+        with any_shape(ids.device):
+            for layer in self.layers:
+                x = layer(x, rotary, sight, cache, start)
+        return self.norm(x)
+
+    def fixed(self, ids: Tensor, visible_end: Tensor, cache: FixedRows, size: int) -> Tensor:
+        """:meth:`forward` at a fixed shape: where the window stands, only the device knows.
+
+        Nothing is checked: that takes the host.
+
+        Args:
+            ids: (1, T) token ids at ``cache.positions``, T a multiple of ``size``.
+            visible_end: (T,), one value a block of ``size`` rows.
+
+        Returns:
+            (1, T, hidden_size).
+        """
+        groups = self.config.num_heads // self.config.num_kv_heads
+        sight = make_fixed_sight(self.attention, visible_end, size, cache.extent, groups)
+        x = self.embed_tokens(ids)
+        # Padding may stand beyond the last position there is.
+        positions = cache.positions.clamp(max=self.config.max_length - 1)
+        rotary = self.rotary_at(positions, x.dtype)
         for layer in self.layers:
-            x = layer(x, rotary, mask, cache, start)
+            x = layer(x, rotary, sight, cache, 0)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_args
 
 from d2f.config import CONFIGS, DecodeConfig, decoder_name
 
+DTYPE_NAMES = ("bfloat16", "float16", "float32")
 EXPLAINED = {
     "max_new_tokens": "longest answer, in tokens",
     "temperature": "0 takes the likeliest token; more adds chance",
@@ -84,6 +85,32 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
         for name in (name for name, having in owners.items() if tuple(having) == decoders):
             option = f"--{name.replace('_', '-')}"
             group.add_argument(option, metavar="X", default=argparse.SUPPRESS, help=EXPLAINED[name])
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """How a model is run; no choice here changes what decoding means, only quantisation the text.
+
+    What cannot run on the machine is refused when the model is loaded.
+    """
+    add = parser.add_argument
+    add("--device", default="cpu", help="torch device (default: %(default)s)")
+    add("--dtype", choices=DTYPE_NAMES, help="default: bfloat16 where native, else float32")
+    add(
+        "--attention",
+        choices=("auto", "sdpa", "flash", "flex"),
+        default="auto",
+        help="what computes attention (default: flash on a GPU that has flash-attn, else sdpa)",
+    )
+    add(
+        "--quantize",
+        choices=("int8", "int4"),
+        help="weights of 8 bits (needs torchao) or 4 (needs bitsandbytes)",
+    )
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the steps first, on a GPU into CUDA graphs; takes seconds to minutes",
+    )
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, str]:

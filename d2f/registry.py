@@ -1,12 +1,16 @@
 """The model catalogue: names, folders, and the D2F / AR pairs that race.
 
-Knows no tensors. Embedded models lie in ``assets/models`` and were trained by this repository.
+Knows no tensors. Embedded models lie in ``assets/models`` and were trained by this repository;
+published ones are described in :mod:`d2f.published` and lie on the Hugging Face hub.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
+from d2f.needs import QUANTISED_BYTES, Need, gigabytes, needs, pair_bytes
+from d2f.published import PUBLISHED, Published, Repo, Shape
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "models"
 
@@ -41,26 +45,204 @@ PAIRS: dict[str, Pair] = {
         d2f="mini-d2f",
         ar="mini-ar",
         dllm="mini-dllm",
-        config=D2FConfig(max_new_tokens=256, block_size=16, max_active_blocks=3),
+        config=D2FConfig(max_new_tokens=256, block_size=8, tau_conf=0.98, max_active_blocks=4),
     ),
 }
 
 
-def catalogue_decoder(model: str) -> str | None:
+def _published_pair(name: str, d2f: str, config: D2FConfig, vanilla: VanillaConfig) -> Pair:
+    model = PUBLISHED[d2f]
+    assert model.partner is not None and model.adapter is not None
+    bases = [each.name for each in PUBLISHED.values() if each.repo == model.repo]
+    base, partner = next(each for each in bases if each != d2f), PUBLISHED[model.partner]
+    size = f"{model.shape.parameters / 1e9:.1f} B parameters"
+    title = f"D2F on {model.repo.id} and {partner.repo.id}: {size}, on a GPU"
+    return Pair(name, title, d2f, partner.name, config, base, vanilla)
+
+
+# Pairs of published models. They are no part of PAIRS, all of which run anywhere at once.
+PUBLISHED_PAIRS: dict[str, Pair] = {
+    pair.name: pair
+    for pair in (
+        _published_pair(
+            "llada",
+            "d2f-llada-8b-instruct",
+            PUBLISHED["d2f-llada-8b-instruct"].presets["math"],
+            VanillaConfig(max_new_tokens=512, block_size=32),
+        ),
+        _published_pair(
+            "dream-base",
+            "d2f-dream-7b-base",
+            PUBLISHED["d2f-dream-7b-base"].presets["gsm8k"],
+            VanillaConfig(max_new_tokens=256, block_size=None),
+        ),
+        _published_pair(
+            "dream",
+            "d2f-dream-7b-instruct",
+            PUBLISHED["d2f-dream-7b-instruct"].presets["gsm8k"],
+            VanillaConfig(max_new_tokens=256, block_size=None),
+        ),
+    )
+}
+
+# What races, of a pair's lanes.
+RACING = ("d2f", "ar")
+# Whom a D2F model can race where its partner's licence is in the way.
+OPEN_PARTNER = "qwen2.5-7b-instruct"
+READY, DOWNLOAD, GATED, MEMORY = "ready", "download", "gated", "memory"
+
+
+@dataclass(frozen=True)
+class PairState:
+    """Whether a pair can run here: one of the kinds above, and why or what to do, in words."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """What pairs meet on this machine.
+
+    Attributes:
+        device: where models run, and ``free``, its free bytes: 0 if it is not there, None if it
+            does not say.
+        token: whether a token of the hub is set up.
+        repos: ids of the hub's repositories that are downloaded whole.
+        folders: names of models that have a folder of their own.
+        shapes: by model, where its own files tell; the catalogue's serve elsewhere.
+    """
+
+    device: str = "cuda"
+    free: int | None = 0
+    token: bool = False
+    repos: Container[str] = ()
+    folders: Container[str] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+
+def against(pair: Pair, ar: str) -> Pair:
+    """The pair with another autoregressive model of the catalogue."""
+    known = sorted({each.ar for each in (PAIRS | PUBLISHED_PAIRS).values()})
+    if ar not in known:
+        raise ValueError(f"the AR model must be one of {known}, got {ar!r}")
+    title = f"{pair.d2f} against {ar}"
+    return pair if ar == pair.ar else replace(pair, name=f"{pair.name}-{ar}", title=title, ar=ar)
+
+
+def _models(pair: Pair, decoders: Sequence[str]) -> Iterator[Published]:
+    """The published models that these lanes need."""
+    names = (pair.lanes[decoder][0] for decoder in decoders)
+    return (PUBLISHED[name] for name in names if name in PUBLISHED)
+
+
+def pair_repos(pair: Pair, decoders: Sequence[str] = RACING) -> dict[Repo, int]:
+    """The repositories these lanes of a race need, and about how many bytes each takes."""
+    return {r: model.download(r) for model in _models(pair, decoders) for r in model.repos}
+
+
+def pair_memory(
+    pair: Pair,
+    weights: str | None = None,
+    dtype: str = "bfloat16",
+    decoders: Sequence[str] = RACING,
+    shapes: Mapping[str, Shape] | None = None,
+) -> int:
+    """Bytes these lanes of a published pair take on one device, computed.
+
+    What CUDA takes for itself is included, as in :func:`published_needs`.
+
+    Args:
+        weights: a quantisation, as in :meth:`d2f.published.Shape.memory`.
+        shapes: by model, those that are not the catalogue's.
+    """
+    own = shapes or {}
+    lanes = [own.get(model.name, model.shape) for model in _models(pair, decoders)]
+    return pair_bytes([shape.memory(dtype, weights=weights) for shape in lanes])
+
+
+def published_needs() -> list[Need]:
+    """What the published pairs take, with each kind of weights; pairs of equal shapes together."""
+    names: dict[tuple[Shape, Shape], list[str]] = {}
+    for pair in PUBLISHED_PAIRS.values():
+        shapes = (PUBLISHED[pair.d2f].shape, PUBLISHED[pair.ar].shape)
+        gated = " (gated)" if any(repo.gated for repo in pair_repos(pair)) else ""
+        names.setdefault(shapes, []).append(f"`{pair.name}`{gated}")
+    return needs({", ".join(each): shapes for shapes, each in names.items()})
+
+
+def pair_state(
+    pair: Pair,
+    here: Here,
+    weights: str | None = None,
+    dtype: str = "bfloat16",
+    decoders: Sequence[str] = RACING,
+) -> PairState:
+    """What stands between a pair and a race, the hardest to change first.
+
+    Args:
+        weights: the quantisation it would run with.
+        decoders: the lanes that run here.
+    """
+    need = pair_memory(pair, weights, dtype, decoders, here.shapes)
+    if need and here.free is not None and need > here.free:
+        smaller = "" if weights or not here.free else _smaller(pair, here, dtype, decoders)
+        return PairState(MEMORY, _too_little(need, here) + smaller)
+    models = [model for model in _models(pair, decoders) if model.name not in here.folders]
+    missing = {repo: model for model in models for repo in model.repos if repo.id not in here.repos}
+    gated = [repo.id for repo in missing if repo.gated]
+    if gated and not here.token:
+        return PairState(GATED, _gated(pair, gated[0]))
+    if missing:
+        size = gigabytes(sum(model.download(repo) for repo, model in missing.items()))
+        whole = pair.name in PUBLISHED_PAIRS and len(models) == len(RACING)
+        names = [pair.name] if whole else dict.fromkeys(model.name for model in missing.values())
+        command = f"python -m d2f.models --download {' '.join(names)}"
+        return PairState(DOWNLOAD, f"needs a download of {size}: {command}")
+    return PairState(READY, "ready")
+
+
+def _too_little(need: int, here: Here) -> str:
+    if here.device.startswith("cpu"):
+        there = gigabytes(here.free or 0)
+        return f"needs {gigabytes(need)} of free memory, best a GPU's; the CPU has {there}"
+    there = f"this one has {gigabytes(here.free)}" if here.free else "there is none here"
+    return f"needs a GPU with {gigabytes(need)} free; {there}"
+
+
+def _smaller(pair: Pair, here: Here, dtype: str, decoders: Sequence[str]) -> str:
+    """The least coarse quantisation that fits, as something to do; nothing if none does."""
+    for kind in QUANTISED_BYTES:
+        need = pair_memory(pair, kind, dtype, decoders, here.shapes)
+        if here.free is not None and need <= here.free:
+            return f", enough with --quantize {kind} ({gigabytes(need)})"
+    return ""
+
+
+def _gated(pair: Pair, repo: str) -> str:
+    text = f"gated: accept the licence at https://huggingface.co/{repo}, then 'hf auth login'"
+    if pair.name not in PUBLISHED_PAIRS:
+        return text
+    return f"{text}; or race an open model: python app.py --pair {pair.name} --ar {OPEN_PARTNER}"
+
+
+def catalogue_decoder(model: str, pairs: Mapping[str, Pair] = PAIRS) -> str | None:
     """The decoder a catalogue model is made for; None for a model that is in no pair."""
-    lanes = (item for pair in PAIRS.values() for item in pair.lanes.items())
+    lanes = (item for pair in pairs.values() for item in pair.lanes.items())
     return next((decoder for decoder, (name, _) in lanes if name == model), None)
 
 
-def default_config(model: str, decoder: str | None = None) -> DecodeConfig:
+def default_config(
+    model: str, decoder: str | None = None, pairs: Mapping[str, Pair] = PAIRS
+) -> DecodeConfig:
     """Settings of a model's pair for ``decoder`` (None: the one the model is made for).
 
     A model that is in no pair has the decoder's own defaults; without a decoder, ``ValueError``.
     """
-    decoder = decoder or catalogue_decoder(model)
+    decoder = decoder or catalogue_decoder(model, pairs)
     if decoder is None:
         raise ValueError(f"model {model!r} is in no pair of the catalogue: name a decoder")
-    for pair in PAIRS.values():
+    for pair in pairs.values():
         if decoder in pair.lanes and model in [name for name, _ in pair.lanes.values()]:
             return pair.lanes[decoder][1]
     return CONFIGS[decoder]()

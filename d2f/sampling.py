@@ -31,7 +31,9 @@ def choose(
         confidence, tokens = probabilities.max(-1)
         return tokens, confidence
     shaped = truncate(logits / settings.temperature, settings.top_k, settings.top_p)
-    tokens = torch.multinomial(shaped.softmax(-1), 1, generator=generator)
+    # torch.multinomial's own draw, without its check of the probabilities on the host.
+    noise = torch.empty_like(shaped).exponential_(1, generator=generator)
+    tokens = (shaped.softmax(-1) / noise).argmax(-1, keepdim=True)
     return tokens[:, 0], probabilities.gather(-1, tokens)[:, 0]
 
 

@@ -4,13 +4,23 @@ A thin protocol: decoders and pages need a prompt's ids, readable text, one toke
 ids that stop an answer. Knows nothing of models.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import (
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    Qwen2Tokenizer,
+)
 
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
+# Ends of a turn in Llama 3's format and in ChatML. Published models use them and do not all say
+# so: LLaDA's and Dream's files name only the end of a text.
+TURN_ENDS = ("<|eot_id|>", "<|im_end|>")
 
 
 class Tokenizer:
@@ -18,18 +28,19 @@ class Tokenizer:
 
     Args:
         folder: holds ``tokenizer.json`` (and ``tokenizer_config.json``, ``chat_template.jinja``).
-        stop_ids: ids that end an answer; the tokenizer's eos id is always among them.
+        stop_ids: ids that end an answer; the tokenizer's eos id is always among them, and so are
+            the ends of a turn that it knows as special tokens.
     """
 
     def __init__(self, folder: Path | str, stop_ids: Iterable[int] = ()) -> None:
-        self._hf = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        stops = set(stop_ids)
+        self._hf = _load(Path(folder))
+        # Also those without a role, such as Llama 3's header tokens.
+        added = self._hf.added_tokens_decoder
+        self._special = [token.content for token in added.values() if token.special]
+        stops = {*stop_ids, *(i for i, token in added.items() if token.content in TURN_ENDS)}
         if self._hf.eos_token_id is not None:
             stops.add(self._hf.eos_token_id)
         self.stop_ids: tuple[int, ...] = tuple(sorted(stops))
-        # Also those without a role, such as Llama 3's header tokens.
-        added = self._hf.added_tokens_decoder.values()
-        self._special = [token.content for token in added if token.special]
 
     @property
     def vocab_size(self) -> int:
@@ -90,3 +101,23 @@ class Tokenizer:
         for token in self._special:
             if token in text:
                 raise ValueError(f"text must not contain the special token {token!r}")
+
+
+def _load(folder: Path) -> PreTrainedTokenizerBase:
+    """A folder's tokenizer by transformers' own classes; code in the folder is never run."""
+    named, model = (_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    if named.get("tokenizer_class") == "DreamTokenizer":
+        # Published as code that is Qwen2's tokenizer under another name.
+        return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
+    # transformers guesses at a config.json of a kind it does not know; the tokenizer needs none.
+    foreign = model.get("model_type") in ("llada", "Dream")
+    return AutoTokenizer.from_pretrained(
+        str(folder),
+        config=PreTrainedConfig() if foreign else None,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from app.lanes import Lane, recorded_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader
 from d2f.config import DecodeConfig
 
@@ -71,6 +72,12 @@ def ar_trace() -> Trace:
         for step, token in enumerate(ids)
     )
     return Trace(header(ARConfig(max_new_tokens=8), "small-ar"), events, "one two three four!")
+
+
+def recorded(*_: object) -> list[Lane]:
+    """Both traces as lanes, whatever was asked."""
+    traces = (("D2F", d2f_trace()), ("AR", ar_trace()))
+    return [recorded_lane(name, trace, token_text) for name, trace in traces]
 
 
 def with_value(text: str, path: tuple[Any, ...], value: Any) -> str:

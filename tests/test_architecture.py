@@ -21,7 +21,14 @@ ENGINE = [
     for name in MODULES
     if name not in PROGRAMS and name.split(".")[1:2] not in (["tasks"], ["train"], ["bench"])
 ]
-VALUES = ["d2f.config", "d2f.events", "d2f.blocks", "d2f.registry"]
+VALUES = [
+    "d2f.config",
+    "d2f.events",
+    "d2f.blocks",
+    "d2f.needs",
+    "d2f.published",
+    "d2f.registry",
+]
 TENSORS = {"torch", "transformers", "tokenizers", "safetensors", "numpy"}
 
 
@@ -82,12 +89,23 @@ def test_values_and_policy_know_no_tensors(module: str) -> None:
         ("d2f.attention", set()),
         ("d2f.cache", set()),
         ("d2f.model", {"d2f.attention", "d2f.cache"}),
+        ("d2f.fixed", {"d2f.attention", "d2f.cache", "d2f.model"}),
+        ("d2f.needs", set()),
         ("d2f.tokenizer", set()),
         ("d2f.sampling", {"d2f.config"}),
+        ("d2f.published", {"d2f.config", "d2f.needs"}),
+        ("d2f.files", set()),
+        ("d2f.hub", {"d2f.files"}),
+        ("d2f.lora", {"d2f.files"}),
     ],
 )
 def test_each_layer_knows_only_those_below(module: str, allowed: set[str]) -> None:
     assert {name for name in reachable(module) if name in MODULES} <= allowed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_one_module_speaks_to_the_hub(module: str) -> None:
+    assert "huggingface_hub" not in packages(imports(module)) or module == "d2f.hub"
 
 
 @pytest.mark.parametrize("module", ENGINE)

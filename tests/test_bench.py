@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from folders import CONTEXT, save_models
+from torch._inductor.exc import InvalidCxxCompiler
 
 from d2f import ARConfig, D2FConfig, VanillaConfig, load_model
 from d2f.bench import report
 from d2f.bench.__main__ import main
+from d2f.bench.machine import machine
 from d2f.bench.suite import (
     ALL,
     Lane,
@@ -25,7 +27,7 @@ from d2f.bench.suite import (
     schedule,
     solve,
 )
-from d2f.config import DecodeConfig, config_to_dict
+from d2f.config import CONFIGS, DecodeConfig, config_to_dict
 from d2f.registry import PAIRS
 from d2f.tasks import TASKS, split_of
 
@@ -61,7 +63,9 @@ def three_lanes(models: Path) -> list[Lane]:
 
 
 def outcome(decoder: str, task: str, tokens: int, seconds: float, correct: bool) -> Outcome:
-    return Outcome(decoder, task, correct, tokens, seconds, ttft=seconds / 4, forwards=tokens // 2)
+    config = CONFIGS[decoder](max_new_tokens=16)
+    ttft, forwards = seconds / 4, tokens // 2
+    return Outcome(decoder, config, task, correct, tokens, seconds, ttft, forwards)
 
 
 def test_lanes_take_turns_and_the_first_turn_alternates(models: Path) -> None:
@@ -131,6 +135,29 @@ def test_ratios_stand_beside_both_absolutes(models: Path) -> None:
     assert ratios(rows(three_lanes(models)[1:2], outcomes)) == {"ar_tokens_per_second": 50.0}
 
 
+def test_a_sweep_adds_lanes_whose_rows_stand_apart(models: Path, capsys) -> None:
+    own = PAIRS["mini"].config.tau_conf  # measured once
+    sweep = ["--sweep", f"d2f.tau_conf=0.5,{own}", "--sweep", "d2f.block_size=16"]
+    few = ["--tasks", "sudoku-mini", "--problems", "1", "--json"]
+    assert main([*quick(models, "d2f", "ar"), *sweep, *few]) == 0
+    result = json.loads(capsys.readouterr().out)
+    together = [row for row in result["results"] if row["task"] == ALL]
+    assert [row["decoder"] for row in together] == ["d2f", "ar", "d2f", "d2f"]
+    changes = [report.changed(row, together) for row in together]
+    assert changes == [{}, {}, {"tau_conf": 0.5}, {"block_size": 16}]
+    assert result["ratios"]["d2f_tokens_per_second"] == together[0]["tokens_per_second"]
+    shown = [" ".join(line.split()) for line in report.text_report(result).splitlines()]
+    assert any(line.startswith("D2F tau_conf=0.5 all") for line in shown)
+    ratio = report.ratio_lines(result)
+    assert len(ratio) == 1 and ratio[0].startswith("D2F makes")
+
+
+def test_a_sweep_of_what_is_not_there_is_refused(models: Path, capsys) -> None:
+    for sweep, told in (("vanilla.block_size=8", "not in this run"), ("d2f.tau=1", "tau")):
+        assert main([*quick(models, "d2f"), "--sweep", sweep]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_scoring_costs_a_lane_nothing(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(text: str, expected: str) -> bool:
         time.sleep(0.5)
@@ -181,8 +208,10 @@ def test_json_is_all_that_stdout_holds(models: Path, tmp_path: Path) -> None:
     assert result["machine"].keys() >= {"cpu", "cores", "threads", "bf16_native", "platform"}
     assert result["machine"]["threads"] == 1
     assert result["versions"].keys() == {"python", "torch", "transformers"}
-    lines = [(row["decoder"], row["task"], row["problems"]) for row in result["results"]]
     counts = {"d2f": 2, "ar": 2, "vanilla": 1}
+    assert result["runs"].keys() == counts.keys()
+    assert {run["attention"] for run in result["runs"].values()} == {"sdpa"}
+    lines = [(row["decoder"], row["task"], row["problems"]) for row in result["results"]]
     assert lines == [
         (decoder, task, count * (len(TASKS) if task == ALL else 1))
         for decoder, count in counts.items()
@@ -212,9 +241,50 @@ def test_table_first_then_one_line_of_json(
     assert result["results"][-1]["config"]["tau_conf"] == 0.5
 
 
+def test_reports_name_how_the_models_ran() -> None:
+    run = {"attention": "sdpa", "forward": "eager", "weights": "bfloat16"}
+    told = "attention sdpa, forward eager, weights bfloat16; "
+    assert report.runs_line({}) == ""
+    assert report.runs_line({"runs": {"d2f": run, "ar": run}}) == told
+    other = run | {"attention": "flash (flash_attn 2.8)"}
+    assert report.runs_line({"runs": {"d2f": other, "ar": run}}) == (
+        "D2F: attention flash (flash_attn 2.8), forward eager, weights bfloat16; AR: " + told
+    )
+
+
+def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"cuda": "Abacus 9000", "cuda:1": "Abacus 8000"}
+    monkeypatch.setattr("torch.cuda.get_device_name", names.__getitem__)
+    devices = [machine(device)["device"] for device in ("cpu", "cuda", "cuda:1")]
+    assert devices == ["cpu", "cuda (Abacus 9000)", "cuda:1 (Abacus 8000)"]
+
+
+def test_what_cannot_be_compiled_is_told_in_one_line(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(lane: Lane, problems: object) -> None:
+        raise InvalidCxxCompiler()
+
+    monkeypatch.setattr("d2f.bench.__main__.compile_ahead", failing)
+    assert main([*quick(models, "ar"), "--problems", "1"]) == 2
+    out, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert out == "" and last.startswith("python -m d2f.bench: No working C++ compiler found")
+
+
+def test_published_pairs_are_suites_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d2f.checkpoint.free_memory", lambda device: 6_000_000_000)
+    for suite, model in (("llada", "d2f-llada-8b-instruct"), ("dream", "d2f-dream-7b-instruct")):
+        assert main(["--suite", suite, "--dtype", "bfloat16"]) == 2
+        assert f"d2f.bench: {model} needs about" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        (["--attention", "flash"], "attention 'flash' needs a CUDA GPU"),
         (["--tasks", "chess"], "invalid choice: 'chess'"),
         (["--decoders", "beam"], "invalid choice: 'beam'"),
         (["--problems", "0"], "must be an integer >= 1, got '0'"),

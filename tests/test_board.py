@@ -22,6 +22,7 @@ def test_golden_deltas_of_a_d2f_run():
         "decoder": "d2f",
         "capacity": 8,
         "block": 4,
+        "confidences": True,
     }
     assert [lane.step(event) for event in trace.events] == [
         {
@@ -99,6 +100,12 @@ def test_a_lane_without_a_token_gives_no_ratio():
     empty = Trace(ar_trace().header, ())
     told = "AR has no measured speed: it wrote no token, or took no time."
     assert speeds(["D2F", "AR"], [d2f_trace(), empty]) == told
+
+
+def test_a_lane_that_was_cut_short_gives_no_ratio():
+    cut = replace(ar_trace(), events=ar_trace().events[:3])
+    told = "AR did not finish, so speeds are not compared."
+    assert speeds(["D2F", "AR"], [d2f_trace(), cut]) == told
 
 
 def test_machine_names_device_and_dtype():

@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from races import ar_trace, d2f_trace, token_text
 
+from app.conversation import Exchange
 from app.export import main, page
 from app.lanes import recorded_lane
 from app.recording import Recording, record
@@ -48,6 +50,10 @@ def test_hostile_text_stays_text():
     html = page(recording(HOSTILE))
     assert html.count("<script") == page(recording()).count("<script")
     assert messages(html)[0]["lanes"][0]["chat"] == [HOSTILE]
+    past = (Exchange(HOSTILE, (HOSTILE, "")),)
+    html = page(replace(recording(), past=past))
+    assert html.count("<script") == page(recording()).count("<script")
+    assert messages(html)[0]["lanes"][0]["chat"] == [HOSTILE, HOSTILE, "Count."]
 
 
 def test_the_command_writes_the_file_or_says_why_not(tmp_path, capsys):

@@ -16,7 +16,7 @@ import pytest
 from folders import save_models
 
 import d2f
-from d2f import ARConfig, Commit, D2FConfig, StepEvent, Trace, VanillaConfig
+from d2f import ARConfig, Trace, VanillaConfig
 from d2f.config import config_to_dict
 from d2f.registry import PAIRS
 
@@ -72,6 +72,8 @@ def test_json_is_all_that_stdout_holds(models: Path) -> None:
     assert (answer["model"], answer["decoder"]) == ("mini-d2f", "d2f")
     assert trace.metrics.keys() <= answer.keys()
     assert answer["forwards"] == trace.forwards
+    assert answer["versions"] == trace.header.versions
+    assert (answer["versions"]["attention"], answer["versions"]["forward"]) == ("sdpa", "eager")
     assert done.stderr == ""
 
 
@@ -106,6 +108,7 @@ def test_text_streams_from_the_decoder_that_fits(
     trace = expected(models, model, config)
     assert (status, out) == (0, trace.text + "\n")
     assert err.startswith(f"{trace.header.decoder}, {model}: {trace.tokens} tokens in ")
+    assert "; attention sdpa, eager, " in err
     assert len(err.splitlines()) == 1
     assert d2f.generate.__module__ == "d2f.decode"
 
@@ -114,9 +117,10 @@ def test_catalogue_models_take_the_settings_of_their_pair(cli: Cli) -> None:
     arguments = ("--model", "mini-d2f", "--prompt", PROMPT, "--json")
     _, out, _ = cli(*arguments)
     assert json.loads(out)["config"] == config_to_dict(PAIRS["mini"].config)
-    changed = ("--block-size", "8", "--max-active-blocks", "none", "--early-stop", "false")
+    changed = ("--block-size", "32", "--max-active-blocks", "none", "--early-stop", "false")
     _, out, _ = cli(*arguments, *changed, "--max-new-tokens", "8")
-    config = D2FConfig(block_size=8, max_active_blocks=None, early_stop=False, max_new_tokens=8)
+    changes = {"max_active_blocks": None, "early_stop": False, "max_new_tokens": 8}
+    config = replace(PAIRS["mini"].config, block_size=32, **changes)
     assert json.loads(out)["config"] == config_to_dict(config)
 
 
@@ -156,6 +160,9 @@ def test_trace_holds_the_run(cli: Cli, tmp_path: Path) -> None:
         (["--model", "mini-ar", "--prompt", "a \udcff"], "not valid UTF-8"),
         (["--model", "mini-ar", "--adapter", "nowhere"], "adapter_config.json is missing"),
         (["--model", "mini-ar", "--device", "abacus"], "abacus"),
+        (["--model", "mini-ar", "--attention", "flash"], "attention 'flash' needs a CUDA GPU"),
+        (["--model", "mini-ar", "--attention", "fast"], "invalid choice: 'fast'"),
+        (["--model", "mini-ar", "--quantize", "int2"], "invalid choice: 'int2'"),
         (["--model", "mini-ar", "--trace", "nowhere/run.json"], "--trace must be a file"),
         (["--model", "mini-ar", "--tau", "0.5"], "unrecognized arguments: --tau 0.5"),
         (["--prompt", "Hello"], "required: --model"),
@@ -166,6 +173,16 @@ def test_bad_input_is_one_line_and_status_2(cli: Cli, arguments: list[str], comp
     status, out, err = cli(*given)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert complaint in err
+
+
+def test_a_published_model_that_does_not_fit_is_told_before_anything_else(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d2f.checkpoint.free_memory", lambda device: 8_000_000_000)
+    name = "d2f-dream-7b-instruct"
+    status, out, err = cli("--model", name, "--prompt", PROMPT, "--dtype", "bfloat16")
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{name} needs about 16 GB of memory in bfloat16, and 8.0 GB are free" in err
 
 
 @contextmanager
@@ -204,21 +221,3 @@ def test_closed_reader_ends_the_run_and_keeps_its_trace(models: Path, tmp_path: 
         assert run.stderr.read() == b""
     assert run.returncode == 1
     assert 0 < Trace.from_json(path.read_text()).tokens < 700
-
-
-def test_readable_text_waits_for_gaps_stops_and_whole_characters(models: Path) -> None:
-    readable_text = runpy.run_module("d2f.generate")["ReadableText"]
-    model = d2f.load_model(models / "mini-d2f")
-    ids = model.tokenizer.encode("é x")
-    assert model.tokenizer.token_text(ids[0]) == "\ufffd"
-    readable = readable_text(model, prompt_length=5)
-
-    def add(*positions: int) -> str:
-        commits = tuple(Commit(5 + p, [*ids, model.tokenizer.end_id][p], 1.0) for p in positions)
-        return readable.add(StepEvent(0, 0.1, (0, 9), commits))
-
-    assert add(0) == ""
-    assert add(2, len(ids)) == ""
-    assert add(1) == "é" + model.tokenizer.decode(ids[2:3])
-    assert "".join(add(p) for p in range(3, len(ids))) == model.tokenizer.decode(ids[3:])
-    assert readable.rest("é x") == ""

@@ -17,7 +17,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recording import RECORDINGS, mutate, race, run_ar, run_d2f, scratch, survives
+from test_recording import (
+    BAD_PASTS,
+    PAST,
+    RECORDINGS,
+    mutate,
+    race,
+    run_ar,
+    run_d2f,
+    scratch,
+    survives,
+)
 from tiny import network
 
 from app.lanes import Lane
@@ -163,6 +173,9 @@ PAYLOAD = [
 ]
 
 
+FOLLOWED = [*PAYLOAD, [["Hello.", "Hi!", ""], ["How are you?", "Fine.", "<b>Well</b>."]]]
+
+
 def linked(payload: Any) -> str:
     return armour(json.dumps(payload))
 
@@ -176,6 +189,13 @@ def test_a_link_holds_what_was_written_by_hand_and_nothing_else() -> None:
     assert re.fullmatch("[A-Za-z0-9_-]+", link)
     assert json.loads(bared(link)) == PAYLOAD
     assert from_link(link) == BY_HAND
+
+
+def test_a_link_of_a_follow_up_holds_its_earlier_turns_last() -> None:
+    followed = replace(BY_HAND, past=PAST)
+    link = to_link(followed)
+    assert json.loads(bared(link)) == FOLLOWED
+    assert from_link(link) == from_link(linked(FOLLOWED)) == followed
 
 
 @pytest.mark.parametrize("decoder", CONFIGS)
@@ -232,6 +252,7 @@ def assert_kept(before: RecordedLane, after: RecordedLane) -> None:
 def test_a_link_keeps_a_run_of_the_policy(recorded: Recording) -> None:
     again = from_link(to_link(recorded))
     assert (again.prompt, again.verdict) == (recorded.prompt, recorded.verdict)
+    assert again.past == recorded.past
     for before, after in zip(recorded.lanes, again.lanes, strict=True):
         assert_kept(before, after)
     assert [told(lane) for lane in from_link(to_link(again)).lanes] == list(map(told, again.lanes))
@@ -589,6 +610,17 @@ def test_each_limit_is_kept_and_named(path: tuple[int, ...], value: Any, reason:
     assert len(str(refused.value)) < 250
 
 
+@pytest.mark.parametrize(("past", "reason"), BAD_PASTS, ids=range(len(BAD_PASTS)))
+def test_earlier_turns_have_limits_too(past: Any, reason: str) -> None:
+    with pytest.raises(RecordingError, match=reason.replace("+", "[+]")):
+        from_link(linked([*PAYLOAD, past]))
+
+
+def test_nothing_follows_the_earlier_turns() -> None:
+    with pytest.raises(RecordingError, match="its columns are not those of a race"):
+        from_link(linked([*FOLLOWED, []]))
+
+
 def remasked(settings: list[Any], gaps: str) -> str:
     """A link of one vanilla lane: two steps of two tokens each."""
     head = ["vanilla", "vanilla", settings, "m", *HEAD[:2], {}, 3, None]
@@ -703,7 +735,7 @@ def test_a_run_that_would_keep_the_pipeline_busy_is_refused_soon(
 
 
 def test_thousands_of_damaged_links_are_refused_or_valid() -> None:
-    rng, link, text = random.Random(2), to_link(BY_HAND), json.dumps(PAYLOAD)
+    rng, link, text = random.Random(2), to_link(BY_HAND), json.dumps(FOLLOWED)
     bent = [scratch(link, rng) for _ in range(1000)]
     torn = [armour(scratch(text, rng).encode("utf-8", "replace")) for _ in range(1500)]
     mutated = [linked(mutate(json.loads(text), rng)) for _ in range(1500)]

@@ -3,29 +3,21 @@
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from races import ar_trace, d2f_trace, decode, header, token_text
+from races import ar_trace, d2f_trace, decode, header, recorded, token_text
 
-from app.lanes import Lane, recorded_lane
-from app.race import DONE, STOPPED, WAITING, Race, merge
+from app.lanes import Lane
+from app.race import DONE, STOPPED, WAITING, Device, Overdue, Race, merge
 from d2f import ARConfig, StepEvent
 
 FAST = {"interval": 0.0, "heartbeat": 0.01}
 
 
 @pytest.fixture
-def device() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        yield executor
-
-
-def lanes() -> list[Lane]:
-    return [
-        recorded_lane("D2F", d2f_trace(), token_text),
-        recorded_lane("AR", ar_trace(), token_text),
-    ]
+def device() -> Iterator[Device]:
+    with Device() as device:
+        yield device
 
 
 class Endless:
@@ -62,7 +54,7 @@ def test_a_finished_lane_lets_the_other_run_on():
 
 
 def test_a_run_hands_out_every_event_in_order_and_ends(device):
-    race = Race(lanes, device)
+    race = Race(recorded, device)
     moved = [item for batch in race.batches(**FAST) for item in batch]
     for index, trace in enumerate((d2f_trace(), ar_trace())):
         assert tuple(event for lane, event in moved if lane == index) == trace.events
@@ -106,7 +98,7 @@ def test_a_closed_page_ends_the_work(device):
 
 
 def test_a_second_visitor_waits_and_then_runs(device):
-    first, second = Endless(), Race(lanes, device)
+    first, second = Endless(), Race(recorded, device)
     running = Race(lambda: [first.lane], device)
     batches = running.batches(**FAST)
     next(batches)
@@ -122,7 +114,7 @@ def test_a_waiting_visitor_can_stop(device):
     batches = Race(lambda: [first.lane], device).batches(**FAST)
     next(batches)
     prepared = []
-    second = Race(lambda: prepared.append(1) or lanes(), device)
+    second = Race(lambda: prepared.append(1) or recorded(), device)
     waiting = second.batches(**FAST)
     next(waiting)
     second.stop()
@@ -143,7 +135,34 @@ def test_a_failing_decoder_is_reported_and_frees_the_device(device):
     with pytest.raises(RuntimeError, match="out of luck"):
         list(Race(lambda: [bad, endless.lane], device).batches(**FAST))
     assert endless.closed.wait(1)
-    assert sum(len(batch) for batch in Race(lanes, device).batches(**FAST)) == 9
+    assert sum(len(batch) for batch in Race(recorded, device).batches(**FAST)) == 9
+
+
+def test_a_run_past_its_budget_is_ended_and_told(device):
+    endless = Endless()
+    race = Race(lambda: [endless.lane], device, budget=0.05)
+    with pytest.raises(Overdue, match="ended after 0.05 s"):
+        list(race.batches(**FAST))
+    assert endless.closed.is_set() and endless.steps < 100
+    assert race.lanes[0].trace.forwards == endless.steps, "what was computed is kept"
+
+
+def test_visitors_in_line_know_how_many_are_before_them(device):
+    first = Endless()
+    running = Race(lambda: [first.lane], device)
+    line = [running, Race(recorded, device), Race(recorded, device)]
+    batches = [race.batches(**FAST) for race in line]
+    for each in batches:
+        next(each)
+    for each in batches[1:]:
+        next(each)
+    assert [race.ahead for race in line[1:]] == [1, 2]
+    line[1].stop()
+    list(batches[1])
+    next(batches[2])
+    assert line[2].ahead == 1, "who left is not waited for"
+    running.stop()
+    assert sum(len(batch) for batch in batches[2]) == 9 and line[2].ahead == 0
 
 
 def test_a_failing_preparation_is_reported(device):

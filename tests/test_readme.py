@@ -11,7 +11,14 @@ from packaging.specifiers import SpecifierSet
 from d2f.bench import report
 from d2f.bench.suite import ALL
 from d2f.config import config_to_dict
-from d2f.registry import PAIRS, embedded_models
+from d2f.needs import gigabytes, needs_table
+from d2f.registry import (
+    PAIRS,
+    PUBLISHED_PAIRS,
+    embedded_models,
+    pair_memory,
+    published_needs,
+)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,6 +81,18 @@ def test_figures_are_those_of_the_committed_benchmark() -> None:
     assert report.rendered(README, report.read_result()) == README
 
 
+def test_memory_needs_are_those_that_loading_and_the_page_go_by() -> None:
+    lines = section("Published models").splitlines()
+    table = needs_table(published_needs()).splitlines()
+    first = lines.index(report.NEEDS_BEGIN) + 1
+    assert lines[first : lines.index(report.NEEDS_END)] == table
+    sizes = {name: gigabytes(pair_memory(pair)) for name, pair in PUBLISHED_PAIRS.items()}
+    for need in published_needs()[::3]:
+        assert need.weights == "bfloat16"
+        names = re.findall("`([^`]+)`", need.pair)
+        assert {sizes[name] for name in names} == {gigabytes(need.total)}
+
+
 def test_models_that_ship_were_measured() -> None:
     if "mini-d2f" not in embedded_models():
         pytest.skip("the embedded models are not trained yet")
@@ -123,20 +142,25 @@ def test_report_states_machine_speeds_accuracy_and_both_absolutes() -> None:
 
 
 def test_report_writes_between_its_markers_only() -> None:
-    text = f"above\n{report.BEGIN}\nstale\n{report.END}\nbelow\n"
+    needs = f"{report.NEEDS_BEGIN}\nstale\n{report.NEEDS_END}"
+    text = f"above\n{report.BEGIN}\nstale\n{report.END}\nbetween\n{needs}\nbelow\n"
     once = report.rendered(text, RESULT)
     assert once == report.rendered(once, RESULT) != text
-    assert once.startswith(f"above\n{report.BEGIN}\n") and once.endswith(f"{report.END}\nbelow\n")
+    assert once.startswith(f"above\n{report.BEGIN}\n")
+    assert f"{report.END}\nbetween\n{report.NEEDS_BEGIN}\n| pair | weights" in once
+    assert once.endswith(f"{report.NEEDS_END}\nbelow\n")
     assert "stale" not in once
-    with pytest.raises(ValueError, match="markers"):
-        report.rendered("no markers", RESULT)
+    for markers in ("", f"{report.BEGIN}{report.END}", needs):
+        with pytest.raises(ValueError, match="markers"):
+            report.rendered(markers, RESULT)
 
 
 def test_stale_readme_is_told_and_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme, result = tmp_path / "README.md", tmp_path / "mini.json"
-    readme.write_text(f"{report.BEGIN}\n{report.END}\n")
+    markers = (report.BEGIN, report.END, report.NEEDS_BEGIN, report.NEEDS_END)
+    readme.write_text("\n".join(markers))
     result.write_text(json.dumps(RESULT))
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr(report, "RESULT", result)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from races import ar_trace, d2f_trace, decode, header, token_text, with_value
 
 from app.board import LaneBoard
+from app.conversation import Exchange
 from app.lanes import Lane, recorded_lane
 from app.recording import RecordedLane, Recording, RecordingError, record, replay_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader, VanillaConfig
@@ -39,6 +40,7 @@ TEXTS = (
     " a",
 )
 PROMPT_ID = 5
+PAST = (Exchange("Hello.", ("Hi!", "")), Exchange("How are you?", ("Fine.", "<b>Well</b>.")))
 
 
 def race() -> Recording:
@@ -175,12 +177,20 @@ def lanes(draw: st.DrawFn) -> RecordedLane:
     return lane_of(config, events[:kept], prompt)
 
 
-RECORDINGS = st.builds(
-    Recording,
-    prompt=st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20),
-    lanes=st.lists(lanes(), min_size=1, max_size=2).map(tuple),
-    verdict=st.sampled_from(["", "Both answers are wrong."]),
-)
+TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
+
+
+@st.composite
+def recordings(draw: st.DrawFn) -> Recording:
+    """One or two lanes, after none to three earlier turns."""
+    answering = draw(st.lists(lanes(), min_size=1, max_size=2).map(tuple))
+    turns = st.builds(Exchange, TEXT, st.tuples(*[TEXT] * len(answering)))
+    past = draw(st.lists(turns, max_size=3).map(tuple))
+    verdict = draw(st.sampled_from(["", "Both answers are wrong."]))
+    return Recording(draw(TEXT), answering, verdict, past)
+
+
+RECORDINGS = recordings()
 
 
 # --- A race becomes a recording, and plays again. ---
@@ -238,6 +248,13 @@ def test_what_no_screen_shows_is_replaced_and_what_is_too_long_is_cut() -> None:
     assert recorded.trace.text == "\ufffd" * 4 + "z" * 199_995 + "\u2026"
 
 
+def test_what_was_said_before_is_recorded_as_a_screen_shows_it() -> None:
+    lanes = [recorded_lane(name, ar_trace(), token_text) for name in ("one", "two")]
+    recorded = record("Count.", lanes, past=[Exchange("Hello.", ("\x07Hi", "a\nb"))])
+    assert recorded.past == (Exchange("Hello.", ("\ufffdHi", "a\nb")),)
+    assert (recorded.turn, race().turn) == (2, 1)
+
+
 def deltas(lane: Lane) -> Iterator[dict[str, Any]]:
     board = LaneBoard(0, lane.name, lane.header, lane.token_text)
     yield board.start
@@ -282,6 +299,14 @@ def test_the_json_of_a_race_is_this() -> None:
         ],
     }
     assert data["lanes"][1]["texts"][5] == [5, "5"]
+
+
+def test_a_file_of_a_follow_up_has_its_earlier_turns_last() -> None:
+    alone, after = race().to_json(), replace(race(), past=PAST).to_json()
+    turns = '[["Hello.","Hi!",""],["How are you?","Fine.","<b>Well</b>."]]'
+    assert after == f'{alone[:-1]},"past":{turns}}}'
+    assert Recording.from_json(after).past == PAST
+    assert Recording.from_json(alone).past == ()
 
 
 @settings(max_examples=60)
@@ -409,6 +434,39 @@ def test_each_limit_is_kept_and_named(path: tuple[Any, ...], value: Any, reason:
     assert str(refused.value).startswith("This file cannot be opened: ")
     assert reason in str(refused.value)
     assert len(str(refused.value)) < 250
+
+
+LONG_TURN = ["", "x" * 60_000, "y" * 40_000]
+BAD_PASTS: list[tuple[Any, str]] = [
+    (None, "the earlier turns must be a list"),
+    ("abc", "the earlier turns must be a list"),
+    ({"0": 0}, "the earlier turns must be a list"),
+    ([["p", "a", "b"]] * 33, "there are more than 32 earlier turns"),
+    (["pab"], "an earlier turn must be a prompt and its answers"),
+    ([[]], "an earlier turn must be a prompt and its answers"),
+    ([["p"]], "an earlier turn must be a prompt and its answers"),
+    ([["p", "a", "b", "c"]], "an earlier turn must be a prompt and its answers"),
+    ([["p", "a"]], "an earlier turn must have an answer of every lane"),
+    ([[1, "a", "b"]], "an earlier prompt must be text"),
+    ([["p\x1b", "a", "b"]], "an earlier prompt contains the character U+001B"),
+    ([["p" * 32_769, "a", "b"]], "an earlier prompt is longer than 32,768 characters"),
+    ([["p", "a", None]], "an earlier answer must be text"),
+    ([["p", "\ud800", "b"]], "an earlier answer contains the character U+D800"),
+    ([["p", "x" * 200_001, "b"]], "an earlier answer is longer than 200,000 characters"),
+    ([LONG_TURN, ["p", "", ""]], "earlier turns are longer than 100,000 characters"),
+]
+
+
+@pytest.mark.parametrize(("past", "reason"), BAD_PASTS, ids=range(len(BAD_PASTS)))
+def test_earlier_turns_have_limits_too(past: Any, reason: str) -> None:
+    with pytest.raises(RecordingError, match=reason.replace("+", "[+]")):
+        Recording.from_json(json.dumps(json.loads(race().to_json()) | {"past": past}))
+
+
+@pytest.mark.parametrize("past", [[["", "", ""]] * 32, [LONG_TURN], []], ids=len)
+def test_earlier_turns_just_within_their_limits_are_accepted(past: list[list[str]]) -> None:
+    text = json.dumps(json.loads(race().to_json()) | {"past": past})
+    assert [[t.prompt, *t.answers] for t in Recording.from_json(text).past] == past
 
 
 @pytest.mark.parametrize(
@@ -552,7 +610,7 @@ def survives(read: Callable[[str], Recording], text: str) -> bool:
 
 
 def test_thousands_of_damaged_files_are_refused_or_valid() -> None:
-    rng, text = random.Random(1), race().to_json()
+    rng, text = random.Random(1), replace(race(), past=PAST).to_json()
     changed = [json.dumps(mutate(json.loads(text), rng)) for _ in range(1500)]
     damaged = [scratch(text, rng) for _ in range(1500)]
     accepted = [survives(Recording.from_json, each) for each in changed + damaged]

@@ -2,31 +2,27 @@
 
 import json
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
-from races import ar_trace, d2f_trace, token_text
+from races import ar_trace, recorded
 
 import app.run
 from app.components import STATIC, RaceBoard
-from app.lanes import Lane, recorded_lane
+from app.conversation import Conversation, Exchange
+from app.lanes import Host, Lane, Question
 from app.prompts import UNCHECKED
-from app.run import SETTINGS, pack_messages, read_settings, tell
+from app.run import SETTINGS, pack_messages, read_settings, retell, tell
 from d2f.config import config_to_dict
+from d2f.engine import Engine
 from d2f.registry import PAIRS
 
 DEFAULTS = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
 
 
-def recorded(*request: object) -> list[Lane]:
-    return [
-        recorded_lane("D2F", d2f_trace(), token_text),
-        recorded_lane("AR", ar_trace(), token_text),
-    ]
-
-
 def told(prompt: str = "Count.", pair: str = "mini", settings: Any = DEFAULTS) -> list[dict]:
-    packed = [told.packed for told in tell(prompt, pair, settings, None, "cpu", "float32")]
+    packed = [told.packed for told in tell(prompt, pair, settings, None, Host())]
     values = [json.loads(text) for text in packed]
     assert [value["seq"] for value in values] == list(range(len(values)))
     assert len({value["run"] for value in values}) == 1
@@ -75,6 +71,58 @@ def test_a_failure_shows_its_kind_and_logs_the_rest(
     (error,) = [message for message in told() if message["kind"] != "status"]
     assert error["text"] == "The run failed on the server (RuntimeError). Its log says more."
     assert "secret path" in caplog.text
+
+
+def test_a_run_that_is_to_end_says_no_more_what_it_waits_for(monkeypatch: pytest.MonkeyPatch):
+    loading, go, stop = Event(), Event(), Event()
+
+    def slow(*request: object) -> list[Lane]:
+        loading.set()
+        assert go.wait(10)
+        return recorded()
+
+    monkeypatch.setattr(app.run, "pair_lanes", slow)
+    run = tell("Count.", "mini", DEFAULTS, None, Host(), stop=stop)
+    kinds = [[m["kind"] for m in json.loads(next(run).packed)["messages"]]]
+    assert loading.wait(10)
+    stop.set()
+    kinds.append([m["kind"] for m in json.loads(next(run).packed)["messages"]])
+    go.set()
+    kinds += [[m["kind"] for m in json.loads(told.packed)["messages"]] for told in run]
+    assert kinds[0] == ["status"] and kinds[-1] == ["stopped"]
+    assert not any(kinds[1:-1])
+
+
+def test_a_follow_up_is_recorded_and_told_again_with_what_was_said_before(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def lanes(question: Question, host: Host) -> list[Lane]:
+        said = question.conversation.latest(1)  # the first turn was dropped for room
+        chats = [said.messages(index, question.prompt) for index in range(2)]
+        return [replace(lane, chat=chat) for lane, chat in zip(recorded(), chats, strict=True)]
+
+    monkeypatch.setattr(app.run, "pair_lanes", lanes)
+    past = Conversation("mini").with_turn("One?", ["1", "i"]).with_turn("Two?", ["2\x07", "ii"])
+    *_, last = tell("Three?", "mini", DEFAULTS, None, Host(), past)
+    assert last.recording.past == (Exchange("Two?", ("2\ufffd", "ii")),)
+    assert [turn.prompt for turn in last.conversation.turns] == ["Two?", "Three?"]
+    start, *_, end = retell(last.recording)
+    assert [lane["chat"] for lane in start["lanes"]] == [
+        ["Two?", "2\ufffd", "Three?"],
+        ["Two?", "ii", "Three?"],
+    ]
+    assert start["turn"] == 2 and end["note"].startswith("Turn 2 of a conversation. As recorded")
+    start, *_, end = retell(replace(last.recording, past=()))
+    assert [lane["chat"] for lane in start["lanes"]] == [["Three?"]] * 2
+    assert start["turn"] == 1 and end["note"].startswith("As recorded")
+
+
+def test_a_compiled_host_takes_no_other_blocks():
+    host = Host(Engine(compile=True))
+    other = [*DEFAULTS[:1], DEFAULTS[1] * 2, *DEFAULTS[2:]]
+    (told_,) = [json.loads(t.packed) for t in tell("Hi", "mini", other, None, host)]
+    (error,) = told_["messages"]
+    assert error["kind"] == "error" and "block_size is fixed here at 8" in error["text"]
 
 
 def test_settings_of_a_form_become_a_config():

@@ -1,10 +1,13 @@
 """Text and ids: exact round trips, the chat format, and special tokens nobody can type in."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from originals import dream_json, llada_json
+from tiny import network
 from transformers import AutoTokenizer
 
 from d2f.tokenizer import Tokenizer
@@ -98,3 +101,58 @@ def test_a_tokenizer_without_a_chat_template_says_so(
 def test_an_unknown_role_is_refused(tokenizer):
     with pytest.raises(ValueError, match="role must be .*'narrator'"):
         tokenizer.encode_chat([{"role": "narrator", "content": "Once"}])
+
+
+def published_as_dream(tokenizer_folder: Path, folder: Path) -> None:
+    """The same tokens as Dream ships its own: vocab.json, merges.txt, and code for the class."""
+    raw = json.loads((tokenizer_folder / "tokenizer.json").read_text())["model"]
+    vocabulary = {token: i - len(SPECIAL) for token, i in raw["vocab"].items()}
+    for token in SPECIAL:
+        del vocabulary[token]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in raw["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    top = len(vocabulary)
+    added = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
+    config = {
+        "tokenizer_class": "DreamTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+        "added_tokens_decoder": {
+            str(top + i): {"content": token, "special": True} for i, token in enumerate(added)
+        },
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "bos_token": "<|beginoftext|>",
+        "mask_token": "<|mask|>",
+        "model_max_length": 131072,
+        "chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenization_dream.py").write_text("raise SystemExit('code of a checkpoint ran')")
+    (folder / "config.json").write_text(json.dumps(dream_json(network(90, mask_id=7))))
+
+
+def test_dreams_tokenizer_is_read_without_its_code(tokenizer_folder: Path, tmp_path: Path) -> None:
+    published_as_dream(tokenizer_folder, tmp_path)
+    tokenizer = Tokenizer(tmp_path, [4])
+    eos = tokenizer.vocab_size - 5
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>"]
+    assert [tokenizer.token_text(eos + i) for i in range(5)] == names
+    assert (tokenizer.end_id, tokenizer.mask_id) == (eos, eos + 4)
+    assert tokenizer.stop_ids == (4, eos, eos + 2)
+    ids = tokenizer.encode_chat([{"role": "user", "content": "2 apples"}])
+    assert [i for i in ids if i >= eos] == [eos + 1, eos + 2, eos + 1]
+    assert tokenizer.decode(ids) == "user\n2 applesassistant\n"
+    with pytest.raises(ValueError, match="must not contain the special token"):
+        tokenizer.encode("<|mask|>")
+
+
+def test_a_folder_of_llada_is_read_without_its_code(tokenizer_folder: Path, tmp_path: Path) -> None:
+    other = AutoTokenizer.from_pretrained(tokenizer_folder)
+    other.add_special_tokens({"additional_special_tokens": ["<|eot_id|>"]})
+    other.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(llada_json(network(90, mask_id=7))))
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.stop_ids == (END, tokenizer.vocab_size - 1)
+    assert tokenizer.token_text(tokenizer.vocab_size - 1) == "<|eot_id|>"

@@ -82,10 +82,19 @@ def test_corruption_masks_answers_only_and_labels_what_it_masks(seed):
     row = NOISE.masked_row(EXAMPLE, random.Random(seed))
     assert row.ids[:3] == EXAMPLE.prompt
     assert row.labels[:3] == [NO_LOSS] * 3
-    canvas = EXAMPLE.answer + [PAD] * 64
+    canvas = EXAMPLE.answer + [PAD] * 512
     for token, label, true in zip(row.ids[3:], row.labels[3:], canvas, strict=False):
         assert (token, label) in ((true, NO_LOSS), (MASK, true))
     assert any(label != NO_LOSS for label in row.labels)
+
+
+def test_canvases_reach_a_length_of_512_and_half_of_them_show_padding_from_some_place_on():
+    noise = replace(NOISE, max_length=1024)
+    rows = [noise.masked_row(EXAMPLE, random.Random(seed)) for seed in range(400)]
+    padded = [row for row in rows if len(row.ids) > 100]
+    assert max(len(row.ids) for row in padded) > 500
+    shown = [row for row in padded if row.ids[-1] == PAD and row.weights[-8:] == [0.0] * 8]
+    assert 0.3 < len(shown) / len(padded) < 0.7
 
 
 @pytest.mark.parametrize("seed", range(200))

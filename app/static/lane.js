@@ -39,13 +39,14 @@ function visible(text) {
   return trimmed || (text.includes('\n') ? '⏎' : '␣');
 }
 
-// The clipboard is closed to pages that did not come over https or from this machine.
-async function copy(text, what) {
+// The clipboard is closed to pages that did not come over https or from this machine; `shown` says
+// the text itself where it must not be lost.
+async function copy(text, what, shown = '') {
   try {
     await navigator.clipboard.writeText(text);
-    note(`${what} is on the clipboard.`);
+    note(`${what} is on the clipboard. ${shown}`);
   } catch {
-    note('The browser did not let this page use the clipboard.');
+    note(`The browser did not let this page use the clipboard. ${shown}`);
   }
 }
 
@@ -145,6 +146,18 @@ class Lane {
     this.timeline.push(event);
     this.horizon = event.time;
     this.arrived ||= event.finish !== null;
+  }
+
+  // Time goes by on another machine, or its run broke off.
+  pass(time, over) {
+    this.horizon = Math.max(this.horizon, time);
+    this.arrived ||= over;
+  }
+
+  // No event follows those that have arrived.
+  close() {
+    this.arrived = true;
+    this.horizon = this.timeline.length ? this.timeline[this.timeline.length - 1].time : 0;
   }
 
   // Shows every event up to `clock`; true if anything changed.
@@ -253,6 +266,7 @@ class Lane {
     this.drawFigures(final.metrics);
     for (const span of this.holes.slice(this.stopAt)) span.remove();
     if (this.answer.textContent !== final.text) setText(this.answer, final.text);
+    if (final.metrics.finish_reason === null) this.setState('broken off');
   }
 
   // ---- one cell under the pointer or the keyboard's cursor
@@ -291,7 +305,8 @@ class Lane {
     const where = `position ${position + 1}${this.diffusion ? `, block ${block}` : ''}`;
     if (!token) return `Mask · ${where}`;
     const what = token.flags & STOP ? 'End of answer' : `“${token.text.replace(/\n/g, '⏎')}”`;
-    const sure = `confidence ${(100 * token.confidence).toFixed(1)} %`;
+    const sure = this.start.confidences === false ? 'confidence not told'
+      : `confidence ${(100 * token.confidence).toFixed(1)} %`;
     const forced = token.flags & FORCED ? ' · forced, the best of its block' : '';
     return `${what} · ${where} · step ${token.step} · ${sure}${forced}`;
   }

@@ -18,6 +18,7 @@ const player = {
   live: false, pending: false, playing: false, recorded: false,
 };
 const over = new Set(); // runs that were stopped here, or lost the board to another
+const INSTEAD = 'Publish can give it a short one.';
 const TAKES_BOARD = ['start', 'recall', 'status'];
 
 function say(text, kind = 'plain', note = '') {
@@ -59,7 +60,7 @@ function noteSpeed() {
   setText(find('.playback-note'), calm.matches
     ? 'Reduced motion: results appear as they are computed.'
     : chosen.value === '1'
-      ? 'Real time, as fast as this machine computes both.'
+      ? 'Real time, as it was measured.'
       : `${Number(chosen.value) < 1 ? 'Slow motion' : 'Fast motion'} ${label}, the same for both ` +
         'lanes. The figures are the real, measured ones.');
 }
@@ -107,7 +108,8 @@ function arrive() {
   setMode(end ? 'finished' : 'stopped', { live: false });
   if (!end) return lanes.forEach((lane) => lane.done || lane.setState('stopped'));
   lanes.forEach((lane, i) => lane.settle(end.lanes[i]));
-  drawRatio(end.lanes.map((lane) => lane.metrics.tokens_per_second));
+  const whole = end.lanes.every((lane) => lane.metrics.finish_reason !== null);
+  drawRatio(end.lanes.map((lane) => (whole ? lane.metrics.tokens_per_second : 0)));
   say(end.summary, 'summary', end.note);
 }
 
@@ -184,7 +186,8 @@ function begin(message) {
   Object.assign(player, { clock: 0, end: null, pending: false, recorded });
   drawRatio([0, 0]);
   chart.begin();
-  say(recorded ? 'A recorded race.' : 'The race is on.');
+  const turn = message.turn > 1 ? `, turn ${message.turn} of a conversation` : '';
+  say(recorded ? `A recorded race${turn}.` : 'The race is on.');
   play('racing');
 }
 
@@ -235,15 +238,30 @@ function save(message) {
 function copyLink() {
   const link = player.end?.link;
   if (!link) note('There is no finished race to link to yet.');
-  else if (link.refused) note(link.refused);
-  else copy(`${location.origin}${location.pathname}#race=${link.race}`, 'The link to this race');
+  else if (link.refused) note(`${link.refused} ${document.getElementById('publish') ? INSTEAD : ''}`);
+  else {
+    const path = `${location.pathname}#race=${link.race}`;
+    const closed = !navigator.clipboard; // not on https, nor on this machine
+    if (closed) history.replaceState(null, '', path);
+    copy(location.origin + path, 'The link to this race',
+      closed ? 'The address bar holds the link now.' : '');
+  }
+}
+
+// The short link is said in words as well: by now the browser may refuse the clipboard.
+function showPublished({ id, prompt }) {
+  const link = `${location.origin}${location.pathname}?race=${id}`;
+  const title = prompt.length > 40 ? `${prompt.slice(0, 40)}…` : prompt;
+  copy(link, `Published. The short link to “${title}”`, link);
 }
 
 const KINDS = {
   recall,
+  published: showPublished,
   file: save,
   start: begin,
   step: (message) => lanes[message.lane].receive(message),
+  clock: (message) => lanes[message.lane].pass(message.time, message.over),
   status: (message) => {
     player.pending = true;
     say(message.text);
@@ -252,7 +270,7 @@ const KINDS = {
   stopped: halt,
   end: (message) => {
     player.end = message;
-    lanes.forEach((lane) => { lane.arrived = true; });
+    lanes.forEach((lane) => lane.close());
   },
   error: (message, own) => {
     if (own) {
@@ -307,7 +325,7 @@ document.addEventListener('click', (event) => {
   if (event.target.closest('#copy-link')) copyLink();
 });
 window.addEventListener('hashchange', () => {
-  if (location.hash.startsWith('#race=')) location.reload();
+  if (location.hash.startsWith('#race=')) document.getElementById('opener')?.click();
 });
 new ResizeObserver(() => pipeline.draw()).observe(pipeline.canvas);
 noteSpeed();

@@ -8,8 +8,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from d2f.bench.suite import (
     Lane,
     Outcome,
     check_configs,
+    compile_ahead,
     held_out,
     ratios,
     rows,
@@ -30,12 +31,15 @@ from d2f.bench.suite import (
     solve,
     warm_up,
 )
-from d2f.checkpoint import DTYPES, load_model
 from d2f.config import CONFIGS
-from d2f.options import Parser, apply_settings
-from d2f.registry import PAIRS
-from d2f.tasks import TASKS
+from d2f.decode.common import how_it_runs
+from d2f.engine import chosen_engine, load_engine
+from d2f.options import Parser, add_engine_options, apply_settings
+from d2f.registry import PAIRS, PUBLISHED_PAIRS
+from d2f.tasks import TASKS, Problem
 
+# Held-out problems by task.
+Asked = Mapping[str, Sequence[Problem]]
 PROGRAM = "python -m d2f.bench"
 DESCRIPTION = """\
 Measure D2F against its baselines: the same held-out problems for every decoder, taken in turns
@@ -46,6 +50,7 @@ examples:
   python -m d2f.bench --suite mini
   python -m d2f.bench --decoders d2f ar --tasks gsm-mini sudoku-mini --problems 200 --seed 3
   python -m d2f.bench --decoders d2f ar --set d2f.tau_conf=0.85 --set d2f.block_size=8
+  python -m d2f.bench --decoders d2f ar --sweep d2f.tau_conf=0.5,0.7,0.95 --problems 20
   python -m d2f.bench --decoders d2f --model d2f=./runs/my-model --json > result.json
 
 The vanilla decoder runs hundreds of full forwards a problem, about half a minute on a laptop, so it
@@ -68,7 +73,8 @@ def whole(text: str) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(PROGRAM, DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("--suite", choices=PAIRS, default="mini", help="which models (default: mini)")
+    suites = PAIRS | PUBLISHED_PAIRS
+    add("--suite", choices=suites, default="mini", help="which models (default: mini)")
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all four")
     add("--problems", type=positive, default=50, help="problems a task (default: 50)")
     add("--seed", type=whole, default=0, help="draws other held-out problems (default: 0)")
@@ -81,8 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="problems a task for the slow vanilla decoder (default: 2)",
     )
     add("--threads", type=positive, help="torch threads (default: torch's own choice)")
-    add("--dtype", choices=sorted(DTYPES), help="default: bfloat16 where native, else float32")
-    add("--device", default="cpu", help="torch device (default: cpu)")
+    add_engine_options(parser)
     add(
         "--set",
         action="append",
@@ -96,6 +101,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="DECODER=MODEL",
         help="use another model or folder for one decoder; may be repeated",
+    )
+    add(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="DECODER.SETTING=V1,V2,...",
+        help="a lane more for each value of a setting; may be repeated",
     )
     add("--json", action="store_true", help="print nothing but the line of JSON")
     add("--out", type=Path, metavar="FILE", help="also write the JSON, indented, to a file")
@@ -114,7 +126,7 @@ def overrides(option: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def make_lanes(args: argparse.Namespace) -> list[Lane]:
     """The suite's lanes with what the command line changes; ``ValueError`` for what cannot be."""
-    known = PAIRS[args.suite].lanes
+    known = (PAIRS | PUBLISHED_PAIRS)[args.suite].lanes
     decoders = list(dict.fromkeys(args.decoders or known))
     models = dict(overrides("--model", args.model))
     settings: dict[str, dict[str, str]] = {}
@@ -126,38 +138,55 @@ def make_lanes(args: argparse.Namespace) -> list[Lane]:
             raise ValueError(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
     configs = {d: apply_settings(known[d][1], settings.get(d, {})) for d in decoders}
     check_configs(configs)
-    dtype = args.dtype or default_dtype(args.device)
-    return [
+    engine = chosen_engine(args, default_dtype(args.device))
+    lanes = [
         Lane(
             decoder=decoder,
-            model=load_model(
-                models.get(decoder, known[decoder][0]), device=args.device, dtype=dtype
-            ),
+            model=load_engine(models.get(decoder, known[decoder][0]), engine),
             config=configs[decoder],
             problems=args.vanilla_problems if decoder == "vanilla" else args.problems,
         )
         for decoder in decoders
     ]
+    return [*lanes, *sweeps(lanes, args.sweep)]
 
 
-def measure(lanes: Sequence[Lane], tasks: Sequence[str], problems: int, seed: int) -> list[Outcome]:
-    """Warm up, then run the whole schedule; progress goes to stderr."""
+def sweeps(lanes: Sequence[Lane], texts: Sequence[str]) -> Iterator[Lane]:
+    """The lanes that ``--sweep`` adds to those of the suite."""
+    base = {lane.decoder: lane for lane in lanes}
+    for target, values in overrides("--sweep", texts):
+        decoder, _, setting = target.partition(".")
+        if decoder not in base:
+            raise ValueError(f"decoder {decoder!r} is not in this run of {', '.join(base)}")
+        for value in values.split(","):
+            config = apply_settings(base[decoder].config, {setting: value})
+            if config != base[decoder].config:
+                yield replace(base[decoder], config=config)
+
+
+def get_ready(lanes: Sequence[Lane], asked: Asked, seed: int) -> None:
+    """Compile and warm up; progress goes to stderr."""
     for lane in tqdm(lanes, desc="warm-up", unit="lane"):
+        compile_ahead(lane, asked)
         warm_up(lane, seed)
-    turns = list(schedule(lanes, held_out(tasks, problems, seed)))
+
+
+def measure(lanes: Sequence[Lane], asked: Asked) -> list[Outcome]:
+    """Run the whole schedule; progress goes to stderr."""
+    turns = list(schedule(lanes, asked))
     return [solve(lane, problem) for lane, problem in tqdm(turns, desc="race", unit="answer")]
 
 
-def run(args: argparse.Namespace, lanes: Sequence[Lane]) -> dict[str, Any]:
+def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[str, Any]:
     """Everything the benchmark has to say, in JSON values."""
-    most = max(lane.problems for lane in lanes)
-    table = rows(lanes, measure(lanes, args.tasks, most, args.seed))
+    table = rows(lanes, measure(lanes, asked))
     return {
         "suite": args.suite,
         "seed": args.seed,
         "dtype": lanes[0].model.dtype,
         "machine": machine(args.device),
         "versions": versions(),
+        "runs": {lane.decoder: how_it_runs(lane.model, lane.config) for lane in lanes},
         "results": [asdict(row) for row in table],
         "ratios": ratios(table),
     }
@@ -174,13 +203,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        check_out(args.out)
-        lanes = make_lanes(args)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    try:
-        result = run(args, lanes)
+        try:
+            check_out(args.out)
+            lanes = make_lanes(args)
+            asked = held_out(args.tasks, max(lane.problems for lane in lanes), args.seed)
+            # What cannot be compiled shows here.
+            get_ready(lanes, asked, args.seed)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        result = run(args, lanes, asked)
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted, nothing measured", file=sys.stderr)
         return 130

@@ -37,6 +37,8 @@ def default_dtype(device: str) -> str:
 
 def machine(device: str = "cpu") -> dict[str, str | int | bool]:
     """The machine, in JSON values; ``threads`` are torch's at the time of the call."""
+    if torch.device(device).type == "cuda":
+        device = f"{device} ({torch.cuda.get_device_name(device)})"
     return {
         "cpu": cpu_fields().get("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count() or 1,

@@ -1,7 +1,8 @@
 """Benchmark results in writing: the terminal's table, and the README's, made from committed JSON.
 
-``python -m d2f.bench.report`` rewrites README.md between its markers; ``--check`` compares only,
-so no figure in the README can drift from the measurement. Knows no model and measures nothing.
+``python -m d2f.bench.report`` rewrites README.md between its markers, the table of computed memory
+needs included; ``--check`` compares only, so no figure in the README can drift from its source.
+Loads no model and measures nothing.
 """
 
 import argparse
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from d2f.bench.suite import ALL
+from d2f.needs import needs_table
+from d2f.registry import published_needs
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 RESULT = ROOT / "assets" / "bench" / "mini.json"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+NEEDS_BEGIN, NEEDS_END = "<!-- needs:begin -->", "<!-- needs:end -->"
 NOT_YET = "Not measured yet."
 
 Result = Mapping[str, Any]
@@ -57,6 +61,23 @@ def cells(row: Result) -> tuple[str, ...]:
     )
 
 
+def changed(row: Result, rows: Sequence[Result]) -> dict[str, Any]:
+    """Settings in which a row differs from the first of its decoder: what a sweep changed."""
+    first = next(each for each in rows if each["decoder"] == row["decoder"])
+    return {name: v for name, v in row["config"].items() if v != first["config"][name]}
+
+
+def runs_line(result: Result) -> str:
+    """How the models were run; per decoder where they differ. Old results do not say."""
+    told = {
+        decoder: ", ".join(f"{what} {kind}" for what, kind in run.items())
+        for decoder, run in result.get("runs", {}).items()
+    }
+    if len(set(told.values())) > 1:
+        return "; ".join(f"{DECODERS[decoder]}: {text}" for decoder, text in told.items()) + "; "
+    return f"{next(iter(told.values()))}; " if told else ""
+
+
 def machine_line(result: Result) -> str:
     machine, versions = result["machine"], result["versions"]
     bf16 = "native" if machine["bf16_native"] else "not native"
@@ -64,27 +85,29 @@ def machine_line(result: Result) -> str:
     return (
         f"{machine['cpu']}, {machine['cores']} cores, torch threads: {machine['threads']}, "
         f"device {machine['device']}, {result['dtype']} (bfloat16 {bf16}), {machine['platform']}; "
-        f"{software}; problems drawn with seed {result['seed']}"
+        f"{software}; {runs_line(result)}problems drawn with seed {result['seed']}"
     )
 
 
 def ratio_lines(result: Result) -> list[str]:
     """Each ratio with both absolutes, and with what the answers were worth."""
-    rows = {row["decoder"]: row for row in result["results"] if row["task"] == ALL}
+    together = [row for row in result["results"] if row["task"] == ALL]
+    rows = {row["decoder"]: row for row in reversed(together)}  # the first of each
     return [
         f"D2F makes {number(result['ratios'][f'd2f_vs_{other}'])} times the tokens/s of "
         f"{DECODERS[other]}: {number(rows['d2f']['tokens_per_second'])} against "
         f"{number(rows[other]['tokens_per_second'])}, with {rows['d2f']['accuracy']:.1%} against "
         f"{rows[other]['accuracy']:.1%} of the problems solved "
         f"({rows['d2f']['problems']} and {rows[other]['problems']} problems)."
-        for other in rows
+        for other in reversed(rows)
         if f"d2f_vs_{other}" in result["ratios"]
     ]
 
 
 def text_report(result: Result) -> str:
     """The table a terminal shows."""
-    table = [COLUMNS, *(cells(row) for row in result["results"])]
+    rows = result["results"]
+    table = [COLUMNS, *((_told(row, rows), *cells(row)[1:]) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join(
@@ -94,6 +117,11 @@ def text_report(result: Result) -> str:
         for row in table
     ]
     return "\n".join([machine_line(result), "", *lines, "", *ratio_lines(result)])
+
+
+def _told(row: Result, rows: Sequence[Result]) -> str:
+    changes = [f"{name}={value}" for name, value in changed(row, rows).items()]
+    return " ".join([DECODERS[row["decoder"]], *changes])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -133,12 +161,17 @@ def read_results() -> list[Result]:
 
 
 def rendered(readme: str, result: Result | None) -> str:
-    """``readme`` with the part between its markers written anew."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    """``readme`` with the parts between its markers written anew."""
+    readme = _between(readme, BEGIN, END, markdown_report(result))
+    return _between(readme, NEEDS_BEGIN, NEEDS_END, needs_table(published_needs()))
+
+
+def _between(readme: str, first: str, last: str, text: str) -> str:
+    before, begin, rest = readme.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"README.md must hold the markers {BEGIN} and {END}, in this order")
-    return f"{before}{BEGIN}\n{markdown_report(result)}\n{END}{after}"
+        raise ValueError(f"README.md must hold the markers {first} and {last}, in this order")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

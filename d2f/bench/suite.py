@@ -15,7 +15,7 @@ from typing import Any
 
 from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, VanillaConfig, config_to_dict
-from d2f.decode import generate, stream
+from d2f.decode import generate, prepare, stream
 from d2f.tasks import TASKS, Problem, draw
 
 ALL = "all"
@@ -37,6 +37,7 @@ class Outcome:
     """One problem answered by one lane: the Trace's figures and the scorer's verdict."""
 
     decoder: str
+    config: DecodeConfig
     task: str
     correct: bool
     tokens: int
@@ -93,6 +94,14 @@ def schedule(
                 yield lane, problem
 
 
+def compile_ahead(lane: Lane, problems: Mapping[str, Sequence[Problem]]) -> None:
+    """Compile what a compiled model's problems will need, outside the measurement."""
+    if lane.model.fixed is not None:
+        own = [problem for asked in problems.values() for problem in asked[: lane.problems]]
+        longest = max(len(_prompt(lane, problem)[0]) for problem in own)
+        prepare(lane.model, longest, lane.config)
+
+
 def warm_up(lane: Lane, seed: int) -> None:
     """First-use costs, paid outside the measurement, on problems that are not in it."""
     for problem in islice(draw(next(iter(TASKS)), "train", seed), WARM_UP_PROBLEMS):
@@ -107,6 +116,7 @@ def solve(lane: Lane, problem: Problem) -> Outcome:
     trace = generate(lane.model, prompt_ids, config)
     return Outcome(
         decoder=lane.decoder,
+        config=lane.config,
         task=problem.task,
         correct=TASKS[problem.task].score(problem, trace.text),
         tokens=trace.tokens,
@@ -130,7 +140,7 @@ def rows(lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> list[Row]:
     tasks = list(dict.fromkeys(outcome.task for outcome in outcomes))
     table = []
     for lane in lanes:
-        own = [outcome for outcome in outcomes if outcome.decoder == lane.decoder]
+        own = [o for o in outcomes if (o.decoder, o.config) == (lane.decoder, lane.config)]
         for task in tasks:
             table.append(_row(lane, task, [o for o in own if o.task == task]))
         table.append(_row(lane, ALL, own))
@@ -159,8 +169,12 @@ def _row(lane: Lane, task: str, outcomes: Sequence[Outcome]) -> Row:
 
 
 def ratios(table: Sequence[Row]) -> dict[str, float]:
-    """D2F's tokens/s over each other decoder's, all tasks together, and the absolute speeds."""
-    speeds = {row.decoder: row.tokens_per_second for row in table if row.task == ALL}
+    """D2F's tokens/s over each other decoder's, all tasks together, and the absolute speeds.
+
+    A decoder that runs at several settings counts with its first.
+    """
+    together = [row for row in table if row.task == ALL]
+    speeds = {row.decoder: row.tokens_per_second for row in reversed(together)}
     found = {
         f"d2f_vs_{decoder}": speeds["d2f"] / speed
         for decoder, speed in speeds.items()

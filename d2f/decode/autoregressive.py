@@ -1,5 +1,6 @@
 """The AR baseline: prefill once, then one token a forward over the same KV cache as D2F."""
 
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -7,7 +8,8 @@ import torch
 from d2f.attention import causal_ends
 from d2f.checkpoint import Model
 from d2f.config import ARConfig
-from d2f.decode.common import check_prompt, new_generator, now
+from d2f.decode.common import check_prompt, new_generator, now, read
+from d2f.decode.windows import open_windows
 from d2f.events import Commit, StepEvent
 from d2f.sampling import choose, forbid
 
@@ -26,30 +28,29 @@ def decode_ar(model: Model, prompt_ids: Sequence[int], config: ARConfig) -> Iter
 
 def _steps(model: Model, prompt_ids: list[int], config: ARConfig) -> Iterator[StepEvent]:
     started = now(model.device)
-    cache = model.net.new_cache(len(prompt_ids) + config.max_new_tokens)
     generator = new_generator(model, config.seed)
     position, reason, pending = len(prompt_ids), None, prompt_ids
-    for step in range(config.max_new_tokens):
-        start = cache.length
-        with torch.inference_mode():
-            ids = torch.tensor([pending], device=model.device)
-            # A single row sees every key: no mask to build.
-            ends = causal_ends(len(pending), model.device) if start == 0 else None
-            hidden = model.net(ids, ends, cache, start)
-            cache.advance(len(pending))
-            logits = model.net.logits(hidden[0, -1:])
-            logits = forbid(logits, model.tokenizer.mask_id, model.tokenizer.vocab_size)
-            tokens, confidence = choose(logits, config, generator)
-            token, probability = int(tokens), float(confidence)
-        if token in model.tokenizer.stop_ids:
-            reason = "stop"
-        elif step + 1 == config.max_new_tokens:
-            reason = "length"
-        commits = (Commit(position + step, token, probability),)
-        window = (start, start + len(pending))
-        seconds = now(model.device) - started
-        yield StepEvent(step, seconds, window, commits, (), cache.length, reason)
-        started = now(model.device)
-        if reason is not None:
-            return
-        pending = [token]
+    length = len(prompt_ids) + config.max_new_tokens
+    with open_windows(model, length, size=1, blocks=1, shift=True) as windows:
+        for step in range(config.max_new_tokens):
+            start = windows.cache.length
+            end = start + len(pending)
+            with torch.inference_mode():
+                # A single row sees every key: no mask to build.
+                ends = causal_ends(len(pending)) if start == 0 else None
+                logits = windows.logits(pending, ends, [end])
+                windows.advance(len(pending))
+                logits = forbid(logits, model.tokenizer.mask_id, model.tokenizer.vocab_size)
+                [[token, probability]] = read(*choose(logits, config, generator))
+            if token in model.tokenizer.stop_ids:
+                reason = "stop"
+            elif step + 1 == config.max_new_tokens:
+                reason = "length"
+            commits = (Commit(position + step, int(token), probability),)
+            # The read waited for the device.
+            seconds = time.perf_counter() - started
+            yield StepEvent(step, seconds, (start, end), commits, (), end, reason)
+            started = time.perf_counter()
+            if reason is not None:
+                return
+            pending = [int(token)]

@@ -8,8 +8,9 @@ import torch
 import transformers
 from torch import Tensor
 
+from d2f.attention import backend_name, send
 from d2f.checkpoint import Model
-from d2f.config import DecodeConfig
+from d2f.config import DecodeConfig, VanillaConfig
 from d2f.events import TraceHeader
 from d2f.model import Transformer
 
@@ -58,8 +59,28 @@ def trace_header(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            **how_it_runs(model, config),
         },
     )
+
+
+def how_it_runs(model: Model, config: DecodeConfig) -> dict[str, str]:
+    """What the speed depends on beyond device and dtype, for every report.
+
+    The vanilla decoder runs eagerly whatever the model is.
+    """
+    eager = model.fixed is None or isinstance(config, VanillaConfig)
+    return {
+        "attention": backend_name(model.net.attention),
+        "forward": "eager" if eager else "compiled",
+        "weights": model.net.quantized or model.dtype,
+    }
+
+
+def read(*columns: Tensor) -> list[list[float]]:
+    """(N,) columns as rows on the host: a step's only synchronisation."""
+    # Token ids are exact in float64.
+    return torch.stack([column.double() for column in columns], dim=1).tolist()
 
 
 class Predictor:
@@ -70,9 +91,9 @@ class Predictor:
     exact because a final row's hidden state cannot change.
     """
 
-    def __init__(self, net: Transformer) -> None:
+    def __init__(self, net: Transformer, shift: bool) -> None:
         self.net = net
-        self.shift = int(net.config.logit_shift)
+        self.shift = int(shift)
         self.last_final: Tensor | None = None
 
     def keep(self, hidden: Tensor, rows: int) -> None:
@@ -81,13 +102,15 @@ class Predictor:
             self.last_final = hidden[:, rows - 1 : rows]
 
     def logits(self, hidden: Tensor, start: int, positions: Sequence[int]) -> Tensor:
-        """(N, V) logits of absolute ``positions``, of a window that begins at ``start``.
+        """(N, V) logits of ascending ``positions``, of a window that begins at ``start``.
 
         To be called before :meth:`keep`.
         """
-        offset = start + self.shift
-        if self.shift and self.last_final is not None:
+        rows = [p - start - self.shift for p in positions]
+        if rows[0] < 0:
+            assert self.last_final is not None
             hidden = torch.cat((self.last_final, hidden), dim=1)
-            offset -= 1
-        rows = torch.tensor([p - offset for p in positions], device=hidden.device)
-        return self.net.logits(hidden[0, rows])
+            rows = [row + 1 for row in rows]
+        if len(rows) == 1:
+            return self.net.logits(hidden[0, rows[0] : rows[0] + 1])
+        return self.net.logits(hidden[0, send(torch.tensor(rows), hidden.device)])

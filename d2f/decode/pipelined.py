@@ -1,16 +1,17 @@
 """D2F: pipelined parallel decoding over an exact KV cache (arXiv 2508.09192, Algorithm 2)."""
 
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from d2f.attention import block_causal_ends
+from d2f.attention import block_causal_ends, send
 from d2f.blocks import BlockPipeline
-from d2f.cache import KVCache
 from d2f.checkpoint import Model
 from d2f.config import D2FConfig
-from d2f.decode.common import Predictor, check_prompt, new_generator, now
+from d2f.decode.common import check_prompt, new_generator, now, read
+from d2f.decode.windows import open_windows
 from d2f.events import FULLY_ACTIVATED, Commit, StepEvent
 from d2f.sampling import choose, forbid, select
 
@@ -33,44 +34,43 @@ def _steps(model: Model, prompt_ids: list[int], config: D2FConfig) -> Iterator[S
     assert mask_id is not None
     pipeline = BlockPipeline(len(prompt_ids), config)
     canvas = prompt_ids + [mask_id] * config.max_new_tokens
-    cache = model.net.new_cache(len(canvas))
-    predictor = Predictor(model.net)
     generator = new_generator(model, config.seed)
     step, reason = 0, None
-    while reason is None:
-        pipeline.grow()
-        pipeline.promote()
-        window, in_flight = pipeline.window, pipeline.uncached
-        masked = pipeline.masked
-        with torch.inference_mode():
-            hidden = _forward(model, canvas, pipeline, cache)
-            logits = predictor.logits(hidden, window[0], masked)
-            rows = pipeline.cache()
-            predictor.keep(hidden, rows)
-            cache.advance(rows)
-            logits = forbid(logits, mask_id, model.tokenizer.vocab_size)
-            tokens, confidence = choose(logits, config, generator)
-            commits = _commit(pipeline, masked, tokens, confidence, config.tau_conf)
-        for commit in commits:
-            canvas[commit.position] = commit.token_id
-        stops = [c.position for c in commits if c.token_id in model.tokenizer.stop_ids]
-        pipeline.record([c.position for c in commits], stops)
-        reason = pipeline.finish_reason
-        seconds = now(model.device) - started
-        blocks = tuple(block.view() for block in in_flight if block.index)
-        yield StepEvent(step, seconds, window, commits, blocks, cache.length, reason)
-        started = now(model.device)
-        step += 1
+    size, blocks, shift = config.block_size, most_blocks(config), model.config.logit_shift
+    with open_windows(model, len(canvas), size, blocks, shift) as windows:
+        while reason is None:
+            pipeline.grow()
+            pipeline.promote()
+            window, in_flight = pipeline.window, pipeline.uncached
+            masked = pipeline.masked
+            with torch.inference_mode():
+                ends = block_causal_ends(*window, pipeline.prompt_length, size, window[1])
+                logits = windows.logits(canvas[slice(*window)], ends, masked)
+                windows.advance(pipeline.cache())
+                logits = forbid(logits, mask_id, model.tokenizer.vocab_size)
+                tokens, confidence = choose(logits, config, generator)
+                commits = _commit(pipeline, masked, tokens, confidence, config.tau_conf)
+            for commit in commits:
+                canvas[commit.position] = commit.token_id
+            stops = [c.position for c in commits if c.token_id in model.tokenizer.stop_ids]
+            pipeline.record([c.position for c in commits], stops)
+            reason = pipeline.finish_reason
+            # Reading the commits waited for the device.
+            seconds = time.perf_counter() - started
+            views = tuple(block.view() for block in in_flight if block.index)
+            yield StepEvent(step, seconds, window, commits, views, windows.cache.length, reason)
+            started = time.perf_counter()
+            step += 1
 
 
-def _forward(model: Model, canvas: list[int], pipeline: BlockPipeline, cache: KVCache) -> Tensor:
-    """(1, T, hidden_size) states of the window; its K/V rows are written, none is final yet."""
-    start, end = pipeline.window
-    device = model.device
-    ids = torch.tensor([canvas[start:end]], device=device)
-    size = pipeline.config.block_size
-    ends = block_causal_ends(start, end, pipeline.prompt_length, size, end, device)
-    return model.net(ids, ends, cache, start)
+def most_blocks(config: D2FConfig) -> int:
+    """Blocks behind the prompt that one window can hold.
+
+    All that were active can complete in one step, and be forwarded once more with a new block.
+    """
+    total = -(-config.max_new_tokens // config.block_size)
+    cap = config.max_active_blocks
+    return total if cap is None else min(total, cap + 1)
 
 
 def _commit(
@@ -86,16 +86,12 @@ def _commit(
     force = [block.state == FULLY_ACTIVATED for block in active]
     device = tokens.device
     commit, forced = select(
-        confidence,
-        torch.tensor(rows, device=device),
-        torch.tensor(force, device=device),
-        tau_conf,
+        confidence, send(torch.tensor(rows), device), send(torch.tensor(force), device), tau_conf
     )
-    table = torch.stack((tokens.double(), confidence.double(), commit.double(), forced.double()))
     return tuple(
         Commit(position, int(token), value, bool(is_forced))
         for position, (token, value, chosen, is_forced) in zip(
-            masked, table.T.tolist(), strict=True
+            masked, read(tokens, confidence, commit, forced), strict=True
         )
         if chosen
     )

@@ -5,13 +5,15 @@ ways visible, keeps the most confident predictions and masks the rest again. Run
 canvas, as released, wherever the answer stops.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
 
+from d2f.attention import send
 from d2f.checkpoint import Model
 from d2f.config import VanillaConfig
-from d2f.decode.common import Predictor, check_prompt, new_generator, now
+from d2f.decode.common import Predictor, check_prompt, new_generator, now, read
 from d2f.events import Commit, StepEvent
 from d2f.sampling import choose, forbid
 
@@ -37,7 +39,7 @@ def _steps(model: Model, prompt_ids: list[int], config: VanillaConfig) -> Iterat
     canvas = prompt_ids + [mask_id] * config.max_new_tokens
     masked = list(range(len(prompt_ids), len(canvas)))
     size = config.block_size or config.max_new_tokens
-    predictor = Predictor(model.net)
+    predictor = Predictor(model.net, model.config.logit_shift)
     generator = new_generator(model, config.seed)
     step = 0
     while masked:
@@ -45,22 +47,21 @@ def _steps(model: Model, prompt_ids: list[int], config: VanillaConfig) -> Iterat
         block_end = len(prompt_ids) + (block + 1) * size
         open_positions = [position for position in masked if position < block_end]
         with torch.inference_mode():
-            ids = torch.tensor([canvas], device=model.device)
+            ids = send(torch.tensor([canvas]), model.device)
             logits = predictor.logits(model.net(ids, None), 0, open_positions)
             logits = forbid(logits, mask_id, model.tokenizer.vocab_size)
             tokens, confidence = choose(logits, config, generator)
             kept = confidence.topk(min(config.tokens_per_step, len(open_positions))).indices
-            table = torch.stack((kept.double(), tokens[kept].double(), confidence[kept].double()))
-            rows = sorted(table.T.tolist())
+            rows = sorted(read(kept, tokens[kept], confidence[kept]))
         commits = tuple(Commit(open_positions[int(i)], int(token), p) for i, token, p in rows)
         for commit in commits:
             canvas[commit.position] = commit.token_id
         decided = {commit.position for commit in commits}
         masked = [position for position in masked if position not in decided]
         reason = None if masked else _finish_reason(canvas[len(prompt_ids) :], model)
-        seconds = now(model.device) - started
+        seconds = time.perf_counter() - started
         yield StepEvent(step, seconds, (0, len(canvas)), commits, (), 0, reason)
-        started = now(model.device)
+        started = time.perf_counter()
         step += 1
 
 

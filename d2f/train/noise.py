@@ -63,14 +63,19 @@ class Noise:
     def masked_row(self, example: Example, rng: random.Random) -> Row:
         """Masked diffusion over a canvas of random length, both ways visible.
 
-        Short answers behind long canvases are what vanilla decoding meets, and a canvas that ends
-        before its answer is what a window shows.
+        Short answers behind long canvases are what vanilla decoding meets, whose first decisions
+        are mostly the padding at the far end: half of the time the padding from some place on is
+        shown. A canvas that ends before its answer is what a window shows.
         """
         canvas = example.answer + [self.pad_id] * self._padding(rng)
         if rng.random() < 0.3:
             canvas = canvas[: rng.randrange(1, len(example.answer) + 1)]
         canvas = canvas[: self.max_length - len(example.prompt)]
-        noisy, labels = self._hide(canvas, self._bernoulli(len(canvas), 1 - rng.random(), rng))
+        shown = len(canvas)
+        if shown > len(example.answer) and rng.random() < 0.5:
+            shown = rng.randrange(len(example.answer), shown)
+        masked = self._bernoulli(shown, 1 - rng.random(), rng)
+        noisy, labels = self._hide(canvas, masked + [False] * (len(canvas) - shown))
         prompt = len(example.prompt)
         length = prompt + len(canvas)
         return Row(
@@ -136,12 +141,8 @@ class Noise:
         return masked
 
     def _padding(self, rng: random.Random) -> int:
-        kind = rng.random()
-        if kind < 0.6:
-            return rng.randrange(self.block_size)
-        if kind < 0.95:
-            return rng.randrange(64)
-        return rng.randrange(384)
+        """Up to a block, a few blocks, or the canvas of the paper's vanilla baseline."""
+        return rng.randrange(rng.choices((self.block_size, 64, 512), (0.4, 0.35, 0.25))[0])
 
     def _bernoulli(self, length: int, ratio: float, rng: random.Random) -> list[bool]:
         masked = [rng.random() < ratio for _ in range(length)]

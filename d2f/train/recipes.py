@@ -53,6 +53,7 @@ RECIPES = {
         teacher="mini-dllm",
         teacher_share=0.5,
         learning_rate=1e-3,
+        block_size=8,
     ),
 }
 

@@ -6,31 +6,31 @@ and Gradio are the shipped ones.
 
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import pytest
+from folders import save_pair
 from playwright.sync_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
     Page,
     Route,
+    expect,
     sync_playwright,
 )
-from tiny import network
+from servers import free_port
 
 import app.run
-from app.lanes import Lane, pair_lanes
+from app.lanes import Host, Lane, pair_lanes
+from app.store import SqliteStore
 from app.ui import build, launch_options
 from d2f import D2FConfig
-from d2f.checkpoint import save_model
-from d2f.registry import PAIRS, Pair
-from d2f.tokenizer import Tokenizer
+from d2f.registry import PAIRS
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -38,21 +38,18 @@ CHROMIUM = next(
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 GRADIO_ON_PANDAS = ".*(no_silent_downcasting|copy keyword).* is deprecated"
 LOCAL = "http://127.0.0.1:"
+PATIENCE = 30_000  # milliseconds; on a busy machine a page paints a few times a second
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Last: while the browser is open its loop runs in this thread, and asyncio.run refuses.
+    items.sort(key=lambda item: Path(__file__).parent in item.path.parents)
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.filterwarnings(f"ignore:{GRADIO_ON_PANDAS}"))
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason="no Chromium on this machine"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -68,28 +65,17 @@ class Site:
         return self.ran[-1]
 
 
-def save_tiny_pair(folder: Path, tokenizer_folder: Path) -> Pair:
-    tokenizer = Tokenizer(tokenizer_folder)
-    size, stops = tokenizer.vocab_size, list(tokenizer.stop_ids)
-    for name, changes in {
-        "tiny-d2f": {"mask_id": tokenizer.mask_id},
-        "tiny-ar": {"causal": True, "logit_shift": True},
-    }.items():
-        shutil.copytree(tokenizer_folder, folder / name)
-        save_model(network(size, max_length=512, **changes), folder / name, stops)
-    config = D2FConfig(max_new_tokens=96, block_size=16, max_active_blocks=3)
-    return Pair("tiny", "tiny", str(folder / "tiny-d2f"), str(folder / "tiny-ar"), config)
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Iterator[Site]:
     site = Site()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        pair = save_tiny_pair(tmp_path_factory.mktemp("models"), tokenizer_folder)
-        patch.setitem(PAIRS, "tiny", pair)
+        config = D2FConfig(max_new_tokens=96, block_size=16, max_active_blocks=3)
+        pair = save_pair(tmp_path_factory.mktemp("models"), tokenizer_folder, config)
+        patch.setitem(PAIRS, pair.name, pair)
         patch.setattr(app.run, "pair_lanes", site.pair_lanes)
-        demo = build("tiny", "cpu", "float32", tmp_path_factory.mktemp("traces"))
+        store = SqliteStore(tmp_path_factory.mktemp("published") / "races.sqlite")
+        demo = build("tiny", Host(), tmp_path_factory.mktemp("traces"), store)
         # Looking for a free port itself, Gradio leaves a socket open on every one that is taken.
         _, site.url, _ = demo.launch(
             server_port=free_port(), prevent_thread_lock=True, quiet=True, **launch_options()
@@ -107,6 +93,7 @@ def site(server: Site) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -117,7 +104,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A visitor's browser that may reach this machine only; complaints fail the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(PATIENCE)
     left, complaints = [], []
 
     def guard(route: Route) -> None:

@@ -37,7 +37,7 @@ def ask(page: Page, prompt: str) -> None:
 
 
 def expect_state(page: Page, state: str) -> None:
-    expect(board(page)).to_have_attribute("data-state", state, timeout=15_000)
+    expect(board(page)).to_have_attribute("data-state", state)
 
 
 def figures(page: Page, index: int) -> dict[str, float]:
@@ -57,8 +57,9 @@ def expect_figures(page: Page, index: int, trace: Trace) -> None:
 class Slow:
     """Real lanes at a walking pace; tells how far they came and when they were closed."""
 
-    def __init__(self) -> None:
-        self.steps, self.closed = 0, [threading.Event(), threading.Event()]
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.seconds, self.steps = seconds, 0
+        self.closed = [threading.Event(), threading.Event()]
 
     def __call__(self, *request: object) -> list[Lane]:
         lanes = pair_lanes(*request)
@@ -69,11 +70,11 @@ class Slow:
     def _walk(self, source: Iterator[StepEvent], closed: threading.Event) -> Iterator[StepEvent]:
         try:
             for event in source:
-                time.sleep(0.05)
+                time.sleep(self.seconds)
                 self.steps += 1
-                yield replace(event, seconds=0.05)
+                yield replace(event, seconds=self.seconds)
         finally:
             closed.set()
 
     def wait_closed(self) -> bool:
-        return all(closed.wait(3) for closed in self.closed)
+        return all(closed.wait(10) for closed in self.closed)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import free_port
 from playwright.sync_api import BrowserContext, expect
+from servers import free_port
 
 from app.prompts import examples
 
@@ -19,9 +19,10 @@ START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment["D2F_STORE"] = str(tmp_path_factory.mktemp("published") / "races.sqlite")
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment
     )
@@ -71,10 +72,10 @@ def test_the_page_opens_on_a_recorded_race(context: BrowserContext, url: str):
     page = context.new_page()
     page.goto(url)
     status = page.locator(".board").get_by_role("status")
-    expect(status).to_contain_text("A recorded race.", timeout=15_000)
+    expect(status).to_contain_text("A recorded race.")
     expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
     page.locator("[name=speed][value='4']").check()
-    expect(page.locator(".board")).to_have_attribute("data-state", "finished", timeout=15_000)
+    expect(page.locator(".board")).to_have_attribute("data-state", "finished")
     expect(status).to_contain_text("not measured here")
     page.locator("#gallery button").nth(2).click()
     expect(status).to_contain_text("A recorded race.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from conftest import Site
 from playwright.sync_api import BrowserContext, Page, expect
-from races import STOP, WORDS, ar_trace, d2f_trace
+from races import STOP, ar_trace, d2f_trace, recorded
 from steps import Slow, ask, board, expect_figures, expect_state, figures, lane, status
 
 from app.lanes import Lane, pair_lanes, recorded_lane
@@ -48,10 +48,7 @@ def test_a_race_from_prompt_to_finish(page: Page, site: Site):
 
 
 def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, site: Site):
-    site.prepare = lambda *_: [
-        recorded_lane("D2F", d2f_trace(), WORDS.__getitem__),
-        recorded_lane("AR", ar_trace(), WORDS.__getitem__),
-    ]
+    site.prepare = recorded
     ask(page, "Count to four.")
     expect_state(page, "finished")
     expect(page.locator(".ratio")).to_have_text("2.00×")
@@ -69,10 +66,7 @@ def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, sit
 
 def test_out_of_order_tokens_stand_in_their_places(page: Page, site: Site):
     page.locator("[name=speed][value='0.1']").check()
-    site.prepare = lambda *_: [
-        recorded_lane("D2F", d2f_trace(), WORDS.__getitem__),
-        recorded_lane("AR", ar_trace(), WORDS.__getitem__),
-    ]
+    site.prepare = recorded
     ask(page, "Count to four.")
     answer = lane(page, 0).locator(".answer")
     expect(answer).to_have_text("one three")
@@ -122,11 +116,11 @@ def test_a_second_visitor_waits_may_leave_and_gets_a_turn(visit: Callable, site:
     ask(first, "I was here first.")
     expect(lane(first, 0).locator(".cell.known").first).to_be_visible()
     ask(second, "And I come second.")
-    expect(status(second)).to_contain_text("Waiting for another visitor")
+    expect(status(second)).to_contain_text("1 run of other visitors before yours")
     second.get_by_role("button", name="Stop").click()
     expect(status(second)).to_contain_text("Stopped")
     ask(second, "I have thought it over.")
-    expect(status(second)).to_contain_text("Waiting for another visitor")
+    expect(status(second)).to_contain_text("1 run of other visitors before yours")
     assert len(site.ran) == 1
     site.prepare = pair_lanes
     first.get_by_role("button", name="Stop").click()
@@ -173,6 +167,7 @@ def test_a_bad_setting_gets_a_message_in_the_one_place(page: Page, site: Site):
     before = page.locator(".arena").inner_text()
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("tau_conf").fill("2")
+    page.keyboard.press("Tab")
     ask(page, "Then a bad setting.")
     expect(status(page)).to_have_text(re.compile(r"tau_conf must be in \[0, 1\], got 2"))
     assert page.locator(".arena").inner_text() == before

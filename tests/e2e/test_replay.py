@@ -1,29 +1,28 @@
 """Recorded races in a real Chromium: replay, links, files, and conversations that last."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from conftest import Site
 from playwright.sync_api import BrowserContext, Page, expect
-from races import WORDS, ar_trace, d2f_trace
+from races import WORDS, ar_trace, d2f_trace, recorded
 from steps import Slow, ask, board, expect_figures, expect_state, figures, lane, status
+from test_link import BY_HAND
 
 from app import export
-from app.lanes import Lane, recorded_lane
-from app.recording import record
+from app.lanes import Lane
+from app.link import to_link
+from app.race import DEVICE
+from app.recording import RecordedLane, Recording, record
 from d2f import Trace
 
 
 def fast(page: Page) -> None:
     page.locator("[name=speed][value='4']").check()
-
-
-def recorded(*_: object) -> list[Lane]:
-    return [
-        recorded_lane("D2F", d2f_trace(), WORDS.__getitem__),
-        recorded_lane("AR", ar_trace(), WORDS.__getitem__),
-    ]
 
 
 @pytest.fixture
@@ -117,13 +116,85 @@ def test_a_link_replays_the_race_without_running_anything(
         expect(lane(other, index).locator(".said.user")).to_have_text("Count to four.")
 
 
+def test_a_published_race_opens_by_its_short_link(raced: Page, context: BrowserContext, site: Site):
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    raced.get_by_role("button", name="Publish").click()
+    told = status(raced).locator(".status-note")
+    expect(told).to_contain_text("The short link to “Count to four.” is on the clipboard.")
+    link = raced.evaluate("navigator.clipboard.readText()")
+    assert re.fullmatch(re.escape(raced.url) + r"\?race=[0-9A-Za-z]{10}", link)
+    expect(told).to_contain_text(link)
+    other = context.new_page()
+    other.goto(link)
+    fast(other)
+    expect_state(other, "finished")
+    assert len(site.ran) == 1
+    expect_figures(other, 0, d2f_trace())
+    expect_figures(other, 1, ar_trace())
+    expect(lane(other, 0).locator(".said.user")).to_have_text("Count to four.")
+    other.get_by_role("button", name="Publish").click()
+    expect(status(other).locator(".status-note")).to_contain_text(link)
+    unknown = context.new_page()
+    unknown.goto(link[:-10] + "0000000000")
+    board(unknown).locator(".block-row").first.wait_for()
+    expect(status(unknown)).to_contain_text("No race is published under this address.")
+    assert board(unknown).locator(".grid .cell.known").count() == 0
+
+
+def test_a_race_that_fits_no_link_is_pointed_to_publish(raced: Page, tmp_path: Path):
+    # Edited by hand: a step's window is not the one that its settings give.
+    lanes = [RecordedLane(n, t, WORDS) for n, t in (("D2F", d2f_trace()), ("AR", ar_trace()))]
+    edited = json.loads(Recording("Count to four.", tuple(lanes)).to_json())
+    edited["lanes"][0]["trace"]["events"][0]["window"] = [1, 7]
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(edited))
+    upload(raced, path)
+    expect(status(raced)).to_contain_text("A recorded race.")
+    expect_state(raced, "finished")
+    raced.get_by_role("button", name="Copy link").click()
+    expect(status(raced)).to_contain_text("This race has no link:")
+    expect(status(raced)).to_contain_text("Publish can give it a short one.")
+
+
+def set_link(page: Page, *links: str) -> None:
+    """Gives the address of the open page one link after the other, without waiting."""
+    page.evaluate("(links) => links.forEach((link) => { location.hash = `race=${link}`; })", links)
+
+
 def test_a_damaged_link_is_refused_and_changes_nothing(page: Page, context: BrowserContext):
     other = context.new_page()
     other.goto(page.url.split("#")[0] + "#race=AAAA")
     expect(status(other)).to_contain_text("This link cannot be opened")
     assert board(other).locator(".grid .cell.known").count() == 0
-    other.evaluate("location.hash = '#race=BBBB'")
-    expect(status(other)).to_contain_text("This link cannot be opened")
+    other.evaluate("window.here = true")
+    set_link(other, "A.A")
+    expect(status(other)).to_contain_text("This link cannot be opened: it has characters of no")
+    assert board(other).locator(".grid .cell.known").count() == 0
+    assert other.evaluate("window.here"), "the page was loaded anew"
+
+
+def test_a_link_opens_on_the_open_page_and_ends_what_runs(page: Page, site: Site):
+    asked = lane(page, 0).locator(".said.user")
+    links = [to_link(replace(BY_HAND, prompt=f"Question {number}.")) for number in range(3)]
+    page.evaluate("window.here = true")
+    fast(page)
+    site.prepare = slow = Slow(0.2)
+    ask(page, "Take your time.")
+    expect_state(page, "racing")
+    set_link(page, "AAAA")
+    expect(status(page)).to_contain_text("This link cannot be opened")
+    expect(asked).to_have_text("Take your time.")
+    expect_state(page, "racing")
+    assert not any(closed.is_set() for closed in slow.closed)
+    set_link(page, links[0])
+    expect(asked).to_have_text("Question 0.")
+    assert slow.wait_closed()
+    expect_state(page, "finished")
+    set_link(page, links[1], links[2])
+    expect(asked).to_have_text("Question 2.")
+    expect_state(page, "finished")
+    expect(asked).to_have_text("Question 2.")
+    assert page.evaluate("window.here"), "the page was loaded anew"
 
 
 def upload(page: Page, path: Path) -> None:
@@ -178,13 +249,18 @@ def test_an_address_fills_the_form_without_running(page: Page, context: BrowserC
     expect(status(other)).to_contain_text("tau_conf must be in [0, 1], got 7")
 
 
-def test_a_conversation_goes_on_survives_a_reload_and_can_be_taken_back(page: Page, site: Site):
+def ask_twice(page: Page) -> None:
+    """A question and a follow-up, both answered."""
     ask(page, "First question.")
     expect_state(page, "finished")
     page.get_by_label("Follow up").check()
     ask(page, "Second question.")
     expect(lane(page, 0).locator(".said")).to_have_count(3)
     expect_state(page, "finished")
+
+
+def test_a_conversation_goes_on_survives_a_reload_and_can_be_taken_back(page: Page, site: Site):
+    ask_twice(page)
     first, second = site.ran
     for index in (0, 1):
         answers = [run[index].trace.text for run in site.ran]
@@ -213,6 +289,28 @@ def test_a_conversation_goes_on_survives_a_reload_and_can_be_taken_back(page: Pa
     expect(status(page)).not_to_contain_text("still here")
 
 
+def test_a_follow_up_is_replayed_with_what_was_said_before(
+    page: Page, site: Site, tmp_path: Path, context: BrowserContext
+):
+    fast(page)
+    ask_twice(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download trace").click()
+    path = tmp_path / "race.json"
+    download.value.save_as(path)
+    other = context.new_page()
+    other.goto(site.url)
+    board(other).locator(".block-row").first.wait_for()
+    fast(other)
+    upload(other, path)
+    expect(lane(other, 0).locator(".said")).to_have_count(3)
+    for index, first in enumerate(record("", site.ran[0]).lanes):
+        said = lane(other, index).locator(".said").all_text_contents()
+        assert said == ["First question.", first.trace.text, "Second question."]
+    expect_state(other, "finished")
+    expect(status(other)).to_contain_text("Turn 2 of a conversation.")
+
+
 def test_a_conversation_too_long_is_refused_until_old_turns_may_go(page: Page, site: Site):
     page.get_by_label("Follow up").check()
     question = "what is 5 + 5? " * 50
@@ -233,6 +331,7 @@ def test_buttons_in_mid_run_leave_the_run_alone(page: Page, site: Site, button: 
     expect_state(page, "finished")
     site.prepare = Slow()
     ask(page, "Second question.")
+    expect_state(page, "racing")
     expect(lane(page, 0).locator(".grid .cell.known").nth(3)).to_be_visible()
     context = page.context
     context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -251,9 +350,33 @@ def test_taking_the_board_in_mid_run_ends_the_run(page: Page, site: Site, button
     expect_state(page, "finished")
     site.prepare = slow = Slow()
     ask(page, "Second question.")
+    expect_state(page, "racing")
     expect(lane(page, 0).locator(".grid .cell.known").nth(3)).to_be_visible()
     page.get_by_role("button", name=button).click()
     expect_state(page, "idle")
     assert slow.wait_closed()
     assert board(page).locator(".grid .cell.known").count() == 0
+    expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
+
+
+def test_a_click_before_a_run_has_said_anything_ends_it(page: Page, site: Site):
+    fast(page)
+    ask(page, "First question.")
+    expect_state(page, "finished")
+    slow, loading, go = Slow(), Event(), Event()
+
+    def held(*request: object) -> list[Lane]:
+        loading.set()
+        assert go.wait(15)
+        return slow(*request)
+
+    site.prepare = held
+    ask(page, "Second question.")
+    assert loading.wait(15)
+    page.get_by_role("button", name="Clear conversation").click()
+    expect(status(page)).to_contain_text("Cleared")
+    go.set()
+    DEVICE.submit(int).result(15)
+    assert slow.steps == 0
+    expect_state(page, "idle")
     expect(page.get_by_role("button", name="Run the race")).to_be_enabled()

@@ -1,0 +1,40 @@
+"""How often each visitor, and all together, may do a thing within a time. Knows not what it is."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+MAX_NAME = 64
+
+
+class Quota:
+    """At most ``most`` uses a name and ``together`` in all within ``seconds``, in this process.
+
+    Who can make up names has them all, hence the second bound, which also bounds memory. Safe from
+    any thread.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        together: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most, self._together, self._seconds, self._clock = most, together, seconds, clock
+        self._uses: deque[tuple[float, str]] = deque()  # the latest last
+        self._lock = Lock()
+
+    def take(self, name: str) -> bool:
+        """Whether this name may once more; if so, it is counted."""
+        name = name[:MAX_NAME]
+        with self._lock:
+            now = self._clock()
+            while self._uses and self._uses[0][0] <= now - self._seconds:
+                self._uses.popleft()
+            own = sum(each == name for _, each in self._uses)
+            if own >= self._most or len(self._uses) >= self._together:
+                return False
+            self._uses.append((now, name))
+            return True

@@ -1,0 +1,254 @@
+"""Forwards of fixed shape: what torch.compile and CUDA graphs can capture.
+
+An eager forward is as long as its window and reads as many keys as there are. Here a window is
+padded to one of a few numbers of blocks, keys are read up to one of a few extents, and the head
+sees one of a few numbers of rows: a few programs serve every step of every run. All they touch is
+allocated before they are made, and where a window stands reaches them as data.
+
+On CUDA each program is captured as a graph, so that a forward costs the host two copies and two
+launches. The graphs are captured here, not by torch.compile's "reduce-overhead" mode: that mode's
+graphs belong to the thread that made them, and a served model meets another thread each run.
+Knows nothing of decoding: a caller says what is in the window.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from d2f.cache import FixedRows, KVCache
+from d2f.model import Transformer
+
+# The smallest extent of keys, and the smallest cache; larger ones double.
+EXTENT, CAPACITY = 256, 1024
+# Programs a function may be compiled into: torch's own limit, 8, takes more for a mistake.
+MOST_PROGRAMS = 256
+WARM_UPS = 3
+
+T = TypeVar("T")
+
+
+def bucket(count: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below ``count``."""
+    power = 1 << (count - 1).bit_length()
+    between = power * 3 // 4
+    return between if power >= 4 and between >= count else power
+
+
+def extent(end: int, capacity: int) -> int:
+    """How many keys to read for a window that ends at ``end``: a power of two, or all."""
+    return min(max(EXTENT, 1 << (end - 1).bit_length()), capacity)
+
+
+class Fixed:
+    """A network's programs, and the workspaces they run in; one for all runs of the network.
+
+    Args:
+        compiled: compile the programs; without, they run as written, padding and all.
+    """
+
+    def __init__(self, net: Transformer, *, compiled: bool = True) -> None:
+        self.net = net
+        self.body: Callable[..., None] = _body
+        self.head: Callable[..., Tensor] = _head
+        if compiled:
+            self.body, self.head = _compiled(_body), _compiled(_head)
+        self._free: list[Workspace] = []
+        self._lock = threading.Lock()
+        # A program must find the tables made.
+        net.tables()
+
+    @contextmanager
+    def workspace(self, length: int, size: int, blocks: int) -> Iterator["Workspace"]:
+        """A workspace with an empty cache, no one else's meanwhile.
+
+        Args:
+            length: where the last window ends.
+            size: rows a block.
+            blocks: the most blocks a window has.
+        """
+        rows = bucket(blocks) * size
+        # The padding of the last window goes behind it.
+        need = length + rows
+        with self._lock:
+            space = next((free for free in self._free if free.fits(need, rows)), None)
+            if space is None:
+                # What is too small goes, graphs and all: memory holds one of a kind.
+                self._free.clear()
+            else:
+                self._free.remove(space)
+        if space is None:
+            doubled = max(CAPACITY, 1 << (need - 1).bit_length())
+            most = self.net.config.max_length + rows
+            space = Workspace(self, max(need, min(doubled, most)), rows)
+        space.cache.length = 0
+        try:
+            yield space
+        finally:
+            with self._lock:
+                self._free.append(space)
+
+    def prepare(self, length: int, size: int, blocks: int) -> None:
+        """Make every program that runs within these bounds need, ahead of their clocks.
+
+        Those that are there already cost nothing.
+        """
+        counts = sorted({bucket(count) for count in range(1, blocks + 1)})
+        with self.workspace(length, size, blocks) as space, torch.inference_mode():
+            reaches = sorted({extent(end, space.cache.capacity) for end in range(1, length + 1)})
+            for fewer, count in pairwise((0, *counts)):
+                rows = count * size
+                for reach in reaches:
+                    # A window padded to this many blocks is longer than ``fewer`` of them.
+                    if reach > fewer * size and not space.has("body", rows, reach):
+                        ends = torch.full((rows,), min(rows, reach))
+                        space.forward([0] * rows, 0, ends, size, reach)
+                if not space.has("head", rows):
+                    space.logits([0] * rows, size)
+
+
+class Workspace:
+    """What one run at a time works in: a cache, hidden states, and programs over both.
+
+    ``states`` (1, 1 + rows, hidden_size): the last final row before the window, then the window.
+    """
+
+    def __init__(self, fixed: Fixed, capacity: int, rows: int) -> None:
+        net, weight = fixed.net, fixed.net.embed_tokens.weight
+        self.fixed = fixed
+        self.device = weight.device
+        self.cache = net.new_cache(capacity)
+        shape = (1, 1 + rows, net.config.hidden_size)
+        self.states = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+        self._programs: dict[tuple[str, int, int], Callable[[Tensor], Tensor | None]] = {}
+        self._capture = Capture(self.device) if self.device.type == "cuda" else None
+
+    def fits(self, capacity: int, rows: int) -> bool:
+        """Whether a run of these needs can have it."""
+        return self.cache.capacity >= capacity and self.states.shape[1] > rows
+
+    def has(self, kind: str, rows: int, reach: int = 0) -> bool:
+        """Whether a program is made already: ``"body"``, or ``"head"``, which reaches no keys."""
+        return (kind, rows, reach) in self._programs
+
+    def forward(
+        self, ids: Sequence[int], start: int, ends: Tensor, size: int, reach: int | None = None
+    ) -> None:
+        """Write a window's K/V and states; a last block may be shorter than ``size``.
+
+        Args:
+            start: position of the first row; the cache is final up to there.
+            ends: (T,) visible ends, on the host.
+            reach: how many keys to read, instead of as few as serve.
+        """
+        length = len(ids)
+        rows = bucket(-(-length // size)) * size
+        # Padding rows lie behind the window's end, where no real row looks.
+        table = torch.zeros(3, rows, dtype=torch.long)
+        table[0, :length] = torch.tensor(ids)
+        table[1] = torch.arange(start, start + rows)
+        table[2, :length] = ends
+        table[2, length:] = start + length
+        reach = reach or extent(start + length, self.cache.capacity)
+        body = partial(self.fixed.body, self.fixed.net, self.cache, self.states, reach, size)
+        self._run(("body", rows, reach), body, table)
+
+    def logits(self, rows: Sequence[int], size: int) -> Tensor:
+        """(N, V) logits from rows of the window's states; row -1 is the last final one.
+
+        The next call overwrites them.
+        """
+        index = torch.zeros(bucket(-(-len(rows) // size)) * size, dtype=torch.long)
+        index[: len(rows)] = torch.tensor(rows) + 1
+        head = partial(self.fixed.head, self.fixed.net, self.states)
+        logits = self._run(("head", len(index), 0), head, index)
+        assert logits is not None
+        return logits[: len(rows)]
+
+    def _run(
+        self, key: tuple[str, int, int], function: Callable[[Tensor], Tensor | None], values: Tensor
+    ) -> Tensor | None:
+        if key in self._programs:
+            return self._programs[key](values)
+        if self._capture is None:
+            self._programs[key] = function
+        else:
+            self._programs[key] = Graph(function, values.to(self.device), self._capture)
+        return self._programs[key](values)
+
+
+class Capture:
+    """What the graphs of one workspace share, and no other graph: a memory pool and a stream.
+
+    Memory of a pool is used again only on the stream it was allocated on. And cuBLAS keeps scratch
+    memory a stream, which recent torch frees with the first of the stream's graphs that goes
+    (pytorch issue 193402): graphs of one stream must live and go together.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+            self.stream = torch.cuda.Stream()
+
+
+class Graph:
+    """A function of one tensor, captured as a CUDA graph; its output is overwritten by each call.
+
+    Run before it is captured, since compiling and kernels' own preparations cannot be captured.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor | None],
+        values: Tensor,
+        capture: Capture,
+    ) -> None:
+        self._input = values
+        with torch.cuda.device(values.device):
+            side = capture.stream
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    function(self._input)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            # Another run's thread may allocate meanwhile, or capture: torch's own stream is shared.
+            with torch.cuda.graph(
+                self._graph, pool=capture.pool, stream=side, capture_error_mode="thread_local"
+            ):
+                self._output = function(self._input)
+
+    def __call__(self, values: Tensor) -> Tensor | None:
+        self._input.copy_(values.pin_memory(), non_blocking=True)
+        self._graph.replay()
+        return self._output
+
+
+def _compiled(function: Callable[..., T]) -> Callable[..., T]:
+    """Compiled anew for every shape and number it is called with, and never run uncompiled."""
+    program = torch.compile(function, fullgraph=True, dynamic=False)
+
+    def call(*values: Any) -> T:
+        with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
+            return program(*values)
+
+    return call
+
+
+def _body(
+    net: Transformer, cache: KVCache, states: Tensor, reach: int, size: int, table: Tensor
+) -> None:
+    """Embedding to final norm, for a (3, T) table of ids, positions and visible ends."""
+    ids, positions, ends = table.unbind(0)
+    hidden = net.fixed(ids[None], ends, FixedRows(cache, positions, reach), size)
+    states[:, 1 : 1 + hidden.shape[1]] = hidden
+
+
+def _head(net: Transformer, states: Tensor, index: Tensor) -> Tensor:
+    """Logits of (N,) rows of the states."""
+    return net.logits(states[0, index])

@@ -1,0 +1,382 @@
+"""Forwards of fixed shape decode as eager ones do; a step reads the device once."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from flash_standin import flash_attn_with_kvcache
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import network
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
+from d2f.decode import prepare
+from d2f.decode.pipelined import most_blocks
+from d2f.fixed import Fixed, bucket, extent
+from d2f.tokenizer import Tokenizer
+
+PROMPT = (40, 41, 42, 43, 44)
+# The compiler's own modules use what torch has deprecated.
+compiling = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stand_in() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("d2f.attention.flash_kernel", lambda: flash_attn_with_kvcache)
+        yield
+
+
+def eager_model(
+    tokenizer: Tokenizer,
+    config: DecodeConfig,
+    *,
+    seed: int = 0,
+    attention: str = "sdpa",
+    **net: Any,
+) -> Model:
+    causal = isinstance(config, ARConfig)
+    shape = {"causal": causal, "mask_id": None if causal else 1, "logit_shift": True} | net
+    model = Model("tiny", network(tokenizer.vocab_size, seed=seed, **shape), tokenizer)
+    model.net.attention = attention
+    return model
+
+
+def padded(model: Model) -> Model:
+    """The model at fixed shapes, uncompiled."""
+    return Model(model.name, model.net, model.tokenizer, Fixed(model.net, compiled=False))
+
+
+def assert_same_run(one: list[StepEvent], other: list[StepEvent]) -> None:
+    """Same steps, windows, tokens, blocks, end; confidences to rounding."""
+    assert len(one) == len(other)
+    for ours, theirs in zip(one, other, strict=True):
+        assert (ours.window, ours.blocks, ours.cache_length, ours.finish_reason) == (
+            theirs.window,
+            theirs.blocks,
+            theirs.cache_length,
+            theirs.finish_reason,
+        )
+        assert [(c.position, c.token_id, c.forced) for c in ours.commits] == [
+            (c.position, c.token_id, c.forced) for c in theirs.commits
+        ]
+        assert [c.confidence for c in ours.commits] == pytest.approx(
+            [c.confidence for c in theirs.commits], abs=1e-5
+        )
+
+
+def test_buckets_are_few_and_waste_little() -> None:
+    counts = range(1, 40)
+    assert sorted({bucket(count) for count in counts}) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
+    assert all(count <= bucket(count) <= max(1.5 * count, count + 1) for count in counts)
+
+
+def test_extents_double_up_to_the_whole_cache() -> None:
+    assert [extent(end, 1100) for end in (1, 256, 257, 512, 513, 1024, 1025)] == [
+        *(256, 256, 512, 512, 1024, 1024, 1100)
+    ]
+
+
+@settings(max_examples=60)
+@given(
+    prompt=st.lists(st.integers(2, 260), min_size=1, max_size=30),
+    block_size=st.integers(1, 9),
+    max_new_tokens=st.integers(1, 40),
+    tau=st.sampled_from([(0.1, 0.95, 0.3), (0.5, 0.5, 0.6), (0.05, 1.0, 0.0), (1.0, 1.0, 0.9)]),
+    cap=st.sampled_from([None, 1, 2, 3]),
+    early_stop=st.booleans(),
+    shift=st.booleans(),
+    attention=st.sampled_from(["sdpa", "sdpa", "sdpa", "flash"]),
+    temperature=st.sampled_from([0.0, 0.0, 1.0]),
+    seed=st.integers(0, 5),
+)
+def test_padding_changes_nothing_in_pipelined_decoding(
+    prompt: list[int],
+    block_size: int,
+    max_new_tokens: int,
+    tau: tuple[float, float, float],
+    cap: int | None,
+    early_stop: bool,
+    shift: bool,
+    attention: str,
+    temperature: float,
+    seed: int,
+    tokenizer: Tokenizer,
+) -> None:
+    config = D2FConfig(
+        block_size=block_size,
+        max_new_tokens=max_new_tokens,
+        tau_add=tau[0],
+        tau_act=tau[1],
+        tau_conf=tau[2],
+        max_active_blocks=cap,
+        early_stop=early_stop,
+        temperature=temperature,
+        seed=seed,
+    )
+    model = eager_model(tokenizer, config, seed=seed, attention=attention, logit_shift=shift)
+    events = list(stream(model, prompt, config))
+    assert_same_run(list(stream(padded(model), prompt, config)), events)
+    behind = [sum(b.end > e.window[0] for b in e.blocks) for e in events]
+    assert max(behind) <= most_blocks(config)
+
+
+@settings(max_examples=10)
+@given(
+    prompt=st.lists(st.integers(2, 260), min_size=1, max_size=40),
+    length=st.integers(1, 30),
+    attention=st.sampled_from(["sdpa", "flash"]),
+    temperature=st.sampled_from([0.0, 0.8]),
+    seed=st.integers(0, 5),
+)
+def test_padding_changes_nothing_in_autoregressive_decoding(
+    prompt: list[int],
+    length: int,
+    attention: str,
+    temperature: float,
+    seed: int,
+    tokenizer: Tokenizer,
+) -> None:
+    config = ARConfig(max_new_tokens=length, temperature=temperature, top_p=0.9, seed=seed)
+    model = eager_model(tokenizer, config, seed=seed, attention=attention)
+    events = list(stream(model, prompt, config))
+    assert_same_run(list(stream(padded(model), prompt, config)), events)
+
+
+def test_flash_decodes_as_sdpa_does(tokenizer: Tokenizer) -> None:
+    """The whole decoder over the stand-in: prefill, blocks in flight, a shorter last block."""
+    config = D2FConfig(block_size=4, max_new_tokens=30, tau_conf=0.4)
+    runs = [
+        list(stream(eager_model(tokenizer, config, attention=backend), PROMPT, config))
+        for backend in ("sdpa", "flash")
+    ]
+    assert_same_run(*runs)
+    assert max(len(event.blocks) for event in runs[0]) > 2
+
+
+def test_a_block_at_the_end_of_the_context_is_padded_beyond_it(tokenizer: Tokenizer) -> None:
+    config = D2FConfig(block_size=8, max_new_tokens=123, tau_conf=0.4)
+    model = eager_model(tokenizer, config)
+    assert len(PROMPT) + config.max_new_tokens == model.config.max_length
+    events = list(stream(model, PROMPT, config))
+    assert_same_run(list(stream(padded(model), PROMPT, config)), events)
+
+
+def test_runs_at_once_do_not_share_a_workspace_and_later_runs_reuse_one(
+    tokenizer: Tokenizer,
+) -> None:
+    config = D2FConfig(block_size=4, max_new_tokens=24, tau_conf=0.5)
+    model = eager_model(tokenizer, config)
+    alone = {p: list(stream(model, p, config)) for p in (PROMPT, PROMPT[::-1])}
+    model = padded(model)
+    model.net.caches.clear()
+    together = {p: stream(model, p, config) for p in alone}
+    pairs = list(zip(*together.values(), strict=False))
+    for number, prompt in enumerate(alone):
+        assert_same_run([pair[number] for pair in pairs], alone[prompt][: len(pairs)])
+    assert len(model.net.caches) == 2
+    for run in together.values():
+        run.close()
+    for prompt, events in alone.items():
+        assert_same_run(list(stream(model, prompt, config)), events)
+    assert len(model.net.caches) == 2
+
+
+def test_a_longer_run_replaces_a_workspace_too_small(tokenizer: Tokenizer) -> None:
+    fixed = Fixed(eager_model(tokenizer, ARConfig()).net, compiled=False)
+    with fixed.workspace(length=20, size=4, blocks=2) as small:
+        assert small.fits(28, 8) and not small.fits(28, 9)
+    with fixed.workspace(length=20, size=4, blocks=3) as large:
+        assert large is not small
+    with fixed.workspace(length=20, size=4, blocks=2) as again:
+        assert again is large
+
+
+class Reads(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU: values or shapes that depend on data."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+    # It reads within, where no mode sees it: whether its probabilities are proper.
+    WAITS += ("multinomial",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
+        )
+        self.count += by_mask or name.startswith(self.WAITS)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    """``tolist``, ``numpy`` and ``cpu`` read without an operator: they count too."""
+    counter = Reads()
+
+    def counted(original: Callable[..., Any], *args: Any) -> Any:
+        counter.count += 1
+        return original(*args)
+
+    for name in ("tolist", "numpy", "cpu"):
+        original = getattr(torch.Tensor, name)
+        wrapper = partial(counted, original)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *args, call=wrapper: call(self, *args))
+    return counter
+
+
+def test_the_counter_sees_what_reads(reads: Reads) -> None:
+    x = torch.arange(3)
+    actions: list[Callable[[], object]] = [
+        lambda: x.tolist(),
+        lambda: int(x[0]),
+        lambda: x[x > 1],
+        lambda: x.nonzero(),
+        lambda: bool((x > 1).any()),
+        lambda: torch.ones(2).multinomial(1),
+    ]
+    with reads:
+        for number, action in enumerate(actions, start=1):
+            action()
+            assert reads.count >= number
+        before = reads.count
+        x[torch.tensor([0, 1])] + x.cumsum(0).argmax()
+        assert reads.count == before
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "flash"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        D2FConfig(block_size=4, max_new_tokens=30, tau_conf=0.4),
+        D2FConfig(block_size=4, max_new_tokens=30, temperature=1.0, top_k=9, top_p=0.9),
+        ARConfig(max_new_tokens=12),
+        ARConfig(max_new_tokens=12, temperature=1.0, top_p=0.9),
+        VanillaConfig(max_new_tokens=12, block_size=4),
+    ],
+    ids=lambda config: f"{type(config).__name__}, temperature {config.temperature}",
+)
+def test_a_step_reads_the_device_once(
+    config: DecodeConfig,
+    attention: str,
+    fixed: bool,
+    reads: Reads,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = eager_model(tokenizer, config)
+    # The stand-in reads its lengths; the kernel does not.
+    if attention == "flash":
+        monkeypatch.setattr(
+            "d2f.attention.flash_kernel", lambda: lambda q, *rest, **options: torch.zeros_like(q)
+        )
+        model.net.attention = "flash"
+    source = stream(padded(model) if fixed else model, PROMPT, config)
+    counts = []
+    with reads:
+        for event in source:
+            # Eager flash reads visible ends where they are made, on the host: that is no wait. At
+            # fixed shapes only the prompt is forwarded eagerly.
+            eager = not fixed or event.step == 0 or isinstance(config, VanillaConfig)
+            on_host = attention == "flash" and eager
+            counts.append(reads.count - on_host)
+            reads.count = 0
+    assert len(counts) > 3
+    assert set(counts) == {1}
+
+
+def test_preparing_makes_all_that_a_run_needs(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = D2FConfig(block_size=4, max_new_tokens=60, tau_conf=0.4)
+    model = padded(eager_model(tokenizer, config))
+    monkeypatch.setattr("d2f.fixed.EXTENT", 16)
+    prepare(model, len(PROMPT), config)
+    with model.fixed.workspace(len(PROMPT) + 60, 4, most_blocks(config)) as space:
+        made = set(space._programs)
+        assert {key[2] for key in made if key[0] == "body"} == {16, 32, 64, 128}
+        # Nothing for windows that end beyond what would be read.
+        assert {rows for kind, rows, reach in made if reach == 16} == {4, 8, 12, 16}
+        assert {rows for kind, rows, reach in made if reach == 32} == {4, 8, 12, 16, 24, 32}
+        assert space.has("body", 24, 32) and not space.has("body", 24, 16)
+        assert space.has("head", 64) and not space.has("head", 96)
+    for _ in stream(model, PROMPT, config):
+        pass
+    assert set(space._programs) == made
+
+
+def test_preparing_again_runs_nothing_and_no_row_looks_beyond_its_reach(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = D2FConfig(block_size=4, max_new_tokens=60)
+    model = padded(eager_model(tokenizer, config))
+    assert model.fixed is not None
+    body, seen = model.fixed.body, []
+
+    def watched(net: Any, cache: Any, states: Any, reach: int, size: int, table: Any) -> None:
+        seen.append((reach, int(table[2].max())))
+        body(net, cache, states, reach, size, table)
+
+    monkeypatch.setattr("d2f.fixed.EXTENT", 16)
+    model.fixed.body = watched
+    prepare(model, len(PROMPT), config)
+    assert seen and all(end <= reach for reach, end in seen)
+    seen.clear()
+    prepare(model, len(PROMPT), config)
+    assert seen == []
+
+
+def test_preparing_an_eager_model_is_nothing(tokenizer: Tokenizer) -> None:
+    config = ARConfig(max_new_tokens=4)
+    model = eager_model(tokenizer, config)
+    prepare(model, len(PROMPT), config)
+    assert model.net.windows == []
+
+
+@compiling
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["sdpa", "flash"])
+def test_compiled_decoding_gives_the_same_tokens(attention: str, tokenizer: Tokenizer) -> None:
+    """torch.compile with its default backend, inductor; several windows, padding, a cache."""
+    configs: list[DecodeConfig] = [
+        D2FConfig(block_size=4, max_new_tokens=14, tau_conf=0.5, max_active_blocks=1),
+        ARConfig(max_new_tokens=8),
+    ]
+    for config in configs:
+        model = eager_model(tokenizer, config, attention=attention)
+        events = list(stream(model, PROMPT, config))
+        assert_same_run(list(stream(model.compiled(), PROMPT, config)), events)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@compiling
+@pytest.mark.parametrize("config", [D2FConfig(max_new_tokens=60), ARConfig(max_new_tokens=30)])
+def test_captured_graphs_give_the_same_tokens_and_wait_once_a_step(
+    config: DecodeConfig, tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
+) -> None:
+    model = eager_model(tokenizer, config)
+    model.net.to("cuda")
+    events = list(stream(model, PROMPT, config))
+    graphs = model.compiled()
+    prepare(graphs, len(PROMPT), config)
+    assert_same_run(list(stream(graphs, PROMPT, config)), events)
+    source = stream(graphs, PROMPT, config)
+    next(source)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        recwarn.clear()
+        steps = sum(1 for _ in source)
+        waits = [w for w in recwarn if "synchronizing CUDA operation" in str(w.message)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == steps

@@ -1,0 +1,255 @@
+"""Many visitors at once, as browsers come: through the queue's own HTTP protocol, on loopback.
+
+Half of them close in mid-run. The server stays responsive, every other visitor gets a whole and
+correct race, and nothing is left behind.
+"""
+
+import asyncio
+import gc
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from folders import save_pair
+from servers import free_port
+
+import app.run
+from app.lanes import Host, Lane, pair_lanes, warm_model
+from app.race import Race
+from app.ui import EXPLAINED, build, launch_options
+from d2f import ARConfig, D2FConfig, generate
+from d2f.registry import PAIRS
+
+VISITORS = 20
+GRADIO_ON_PANDAS = "ignore:.*(no_silent_downcasting|copy keyword).* is deprecated"
+pytestmark = pytest.mark.filterwarnings(GRADIO_ON_PANDAS)
+
+
+@dataclass
+class Site:
+    """The running page: its address, the function behind Run, and where its inputs stand."""
+
+    url: str
+    run: int
+    labels: list[str | None]
+    prepare: Callable[..., list[Lane]] = pair_lanes
+
+    def inputs(self, prompt: str, **changes: Any) -> list[Any]:
+        """What a browser sends: values by label; None for what the server or browser keeps."""
+        sent = {"Prompt": prompt, "Model pair": "tiny", "Follow up": False}
+        sent["Drop oldest turns"] = False
+        for name, (label, _) in EXPLAINED.items():
+            sent[label] = changes.get(name, getattr(PAIRS["tiny"].config, name))
+        return [sent.get(label) for label in self.labels]
+
+
+async def launch(traces: Path) -> tuple[gr.Blocks, str]:
+    """The page's server, in threads of its own.
+
+    Started from inside a loop: without a running one Gradio makes new ones, and closes none.
+    """
+    demo = build("tiny", Host(), traces)
+    _, url, _ = demo.launch(
+        server_port=free_port(), prevent_thread_lock=True, quiet=True, **launch_options()
+    )
+    return demo, url
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Iterator[Site]:
+    config = D2FConfig(max_new_tokens=24, block_size=8, max_active_blocks=3)
+    pair = save_pair(tmp_path_factory.mktemp("models"), tokenizer_folder, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        patch.setitem(PAIRS, "tiny", pair)
+        demo, url = asyncio.run(launch(tmp_path_factory.mktemp("traces")))
+        names = {part["id"]: part["props"] for part in demo.config["components"]}
+        button = next(i for i, props in names.items() if props.get("elem_id") == "run")
+        clicked = (button, "click")
+        run = next(f for f in demo.config["dependencies"] if clicked in map(tuple, f["targets"]))
+        site = Site(url, run["id"], [names[i].get("label") for i in run["inputs"]])
+        patch.setattr(app.run, "pair_lanes", lambda *request: site.prepare(*request))
+        yield site
+        demo.close(verbose=False)
+        warm_model.cache_clear()
+
+
+@pytest.fixture
+def site(served: Site) -> Iterator[Site]:
+    yield served
+    served.prepare = pair_lanes
+
+
+async def visit(
+    client: httpx.AsyncClient, site: Site, session: str, inputs: list[Any]
+) -> AsyncIterator[dict[str, Any]]:
+    """Runs a race as a browser does, and yields the board's messages."""
+    body = {"data": inputs, "fn_index": site.run, "session_hash": session}
+    joined = await client.post(f"{site.url}gradio_api/queue/join", json=body)
+    joined.raise_for_status()
+    address = f"{site.url}gradio_api/queue/data"
+    async with client.stream("GET", address, params={"session_hash": session}) as stream:
+        async for line in stream.aiter_lines():
+            event = json.loads(line.removeprefix("data: ") or "{}")
+            if event.get("msg") == "process_generating":
+                board = event["output"]["data"][0]
+                changes = [board] if isinstance(board, str) else [each[2] for each in board]
+                for packed in changes:
+                    for message in json.loads(packed)["messages"]:
+                        yield message
+            if event.get("msg") == "process_completed":
+                assert event["success"], event
+                return
+
+
+async def answers(client: httpx.AsyncClient, site: Site, session: str, prompt: str) -> list[str]:
+    """Both lanes' answers, from a visit that stays to the end."""
+    messages = [each async for each in visit(client, site, session, site.inputs(prompt))]
+    assert messages[-1]["kind"] == "end", messages[-1]
+    return [lane["text"] for lane in messages[-1]["lanes"]]
+
+
+async def leave(client: httpx.AsyncClient, site: Site, session: str, prompt: str) -> None:
+    """A visit that closes its tab as soon as the race is on."""
+    messages = visit(client, site, session, site.inputs(prompt))
+    async for message in messages:
+        if message["kind"] in ("start", "step"):
+            break
+    await messages.aclose()
+
+
+def alone(prompt: str) -> list[str]:
+    """What each lane answers to a prompt when nobody else is there."""
+    pair = PAIRS["tiny"]
+    config = {name: getattr(pair.config, name) for name in ARConfig.__dataclass_fields__}
+    texts = []
+    for name, settings in ((pair.d2f, pair.config), (pair.ar, ARConfig(**config))):
+        decoder = "d2f" if name == pair.d2f else "ar"
+        model = warm_model(name, decoder, Host())
+        ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
+        texts.append(generate(model, ids, settings).text)
+    return texts
+
+
+def races_alive() -> int:
+    gc.collect()
+    return sum(type(each) is Race for each in gc.get_objects())
+
+
+def threads() -> list[str]:
+    """Threads by name, without those of the server's own pool, which grows to a bound."""
+    return sorted(t.name for t in threading.enumerate() if not t.name.startswith("AnyIO"))
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+async def crowd(site: Site, prompts: list[str]) -> tuple[list[list[str]], list[float]]:
+    """Everybody at once, every second one leaving; and how long the page took to answer."""
+    waits: list[float] = []
+    async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=60)) as client:
+        visits = [
+            (leave if i % 2 else answers)(client, site, f"visitor{i}", prompt)
+            for i, prompt in enumerate(prompts)
+        ]
+        everyone = asyncio.gather(*visits)
+        while not everyone.done():
+            began = time.monotonic()
+            (await client.get(site.url)).raise_for_status()
+            waits.append(time.monotonic() - began)
+            await asyncio.sleep(0.2)
+        return [told for told in everyone.result() if told is not None], waits
+
+
+def test_of_twenty_visitors_half_leave_and_the_others_get_their_races(site: Site):
+    prompts = [f"Solve x + {i} = 20." for i in range(VISITORS)]
+    expected = [alone(prompt) for prompt in prompts[::2]]
+    asyncio.run(crowd(site, prompts[:2]))  # first-use costs and threads
+    before = threads()
+    told, waits = asyncio.run(crowd(site, prompts))
+    assert len(told) == VISITORS // 2
+    plain = [[text.isprintable() for text in texts] for texts in expected]
+    for got, want, readable in zip(told, expected, plain, strict=True):
+        # Random weights write control characters, which a record replaces.
+        assert [len(text) for text in got] == [len(text) for text in want]
+        for lane in (0, 1):
+            assert not readable[lane] or got[lane] == want[lane]
+    assert max(waits) < 5, "the server answers while it computes"
+    assert eventually(lambda: races_alive() == 0), "races were left behind"
+    assert eventually(lambda: threads() == before), "threads were left behind"
+
+
+def test_a_visitors_second_run_ends_the_first(site: Site):
+    async def twice() -> list[dict[str, Any]]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            long = site.inputs("Count up.", max_new_tokens=400)
+            first = visit(client, site, "hasty", long)
+            while (await anext(first))["kind"] not in ("start", "step"):
+                pass
+            body = {"data": site.inputs("Hello"), "fn_index": site.run, "session_hash": "hasty"}
+            await client.post(f"{site.url}gradio_api/queue/join", json=body)
+            return [message async for message in first]
+
+    kinds = [message["kind"] for message in asyncio.run(twice())]
+    assert "stopped" in kinds and eventually(lambda: races_alive() == 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_new_tokens": 10**9}, "max_new_tokens"),
+        ({"block_size": -4}, "block_size"),
+        ({"tau_conf": 7.0}, "tau_conf"),
+        ({"temperature": float("1e300")}, "temperature"),
+        ({"seed": -1}, "seed"),
+        ({"max_active_blocks": 0}, "max_active_blocks"),
+    ],
+)
+def test_values_that_no_slider_sends_are_refused(site: Site, changes: dict, told: str):
+    assert told in asyncio.run(_error(site, site.inputs("Hello", **changes)))
+
+
+def test_a_prompt_longer_than_the_box_takes_is_refused(site: Site):
+    assert "characters" in asyncio.run(_error(site, site.inputs("x" * 100_000)))
+
+
+async def _error(site: Site, inputs: list[Any]) -> str:
+    async with httpx.AsyncClient(timeout=60) as client:
+        messages = [each async for each in visit(client, site, "stranger", inputs)]
+    assert messages[-1]["kind"] == "error", messages[-1]
+    return messages[-1]["text"]
+
+
+def test_a_decoder_that_fails_in_mid_run_is_told_and_the_next_run_works(site: Site):
+    def failing(*request: object) -> list[Lane]:
+        lanes = pair_lanes(*request)
+        source = lanes[0].source
+
+        def fail() -> Iterator[Any]:
+            yield next(source)
+            raise RuntimeError("out of memory")
+
+        return [replace(lanes[0], source=fail()), lanes[1]]
+
+    site.prepare = failing
+    assert "RuntimeError" in asyncio.run(_error(site, site.inputs("Hello")))
+    site.prepare = pair_lanes
+
+    async def again() -> list[str]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            return await answers(client, site, "stranger", "Hello")
+
+    assert [len(text) for text in asyncio.run(again())] == [len(text) for text in alone("Hello")]

@@ -1,0 +1,117 @@
+"""Computed memory needs: against real tensors where they are small, by hand where they are not."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import SHAPE
+
+from d2f.model import ModelConfig, Transformer
+from d2f.needs import (
+    ALLOWANCE,
+    GIB,
+    QUANTISED_BYTES,
+    Need,
+    gigabytes,
+    lane_bytes,
+    layer_weights,
+    model_bytes,
+    needs,
+    needs_table,
+    other_weights,
+    pair_bytes,
+    run_bytes,
+)
+
+COMMON: dict[str, Any] = {"num_heads": 32, "head_dim": 128, "num_layers": 32, "hidden_size": 4096}
+QWEN = ModelConfig(
+    vocab_size=152064,
+    hidden_size=3584,
+    intermediate_size=18944,
+    num_layers=28,
+    num_heads=28,
+    num_kv_heads=4,
+    head_dim=128,
+    max_length=4096,
+    qkv_bias=True,
+)
+LLADA = ModelConfig(
+    vocab_size=126464, intermediate_size=12288, num_kv_heads=32, max_length=4096, **COMMON
+)
+LLAMA = ModelConfig(
+    vocab_size=128256, intermediate_size=14336, num_kv_heads=8, max_length=4096, **COMMON
+)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_are_those_of_the_network(tied: bool, bias: bool) -> None:
+    config = ModelConfig(vocab_size=90, **SHAPE | {"tied_head": tied, "qkv_bias": bias})
+    net = Transformer(config)
+    assert layer_weights(config) + other_weights(config) == sum(p.numel() for p in net.parameters())
+    products = [p.numel() for name, p in net.named_parameters() if name.endswith("proj.weight")]
+    assert layer_weights(config) == sum(products)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_cache_is_as_large_as_computed(dtype: str) -> None:
+    config = ModelConfig(vocab_size=90, **SHAPE)
+    cache = Transformer(config).to(getattr(torch, dtype)).new_cache(100)
+    held = sum(t.numel() * t.element_size() for t in cache.keys + cache.values)
+    assert run_bytes(config, dtype, 100) - run_bytes(config, dtype, 0) == held
+    width = 4 if dtype == "float32" else 2
+    assert run_bytes(config, dtype, 0) == 128 * 90 * (width + 4 + 4)
+
+
+@pytest.mark.parametrize(
+    ("config", "billions"), [(LLADA, 8.02), (LLAMA, 8.03), (QWEN, 7.62)], ids=("8B", "Llama", "7B")
+)
+def test_published_sizes(config: ModelConfig, billions: float) -> None:
+    weights = layer_weights(config) + other_weights(config)
+    assert weights / 1e9 == pytest.approx(billions, abs=0.005)
+    assert model_bytes(config, "bfloat16") == 2 * weights
+    assert model_bytes(config, "float32") == 4 * weights
+
+
+def test_a_cache_of_4096_tokens_of_the_published_models() -> None:
+    tokens = [run_bytes(c, "bfloat16") - run_bytes(c, "bfloat16", 0) for c in (LLADA, QWEN)]
+    assert tokens == [2 * GIB, 4096 * 2 * 28 * 4 * 128 * 2]
+
+
+def test_two_lanes_fit_a_card_of_24_gb_once_quantised() -> None:
+    table = needs({"LLaDA": (LLADA, LLAMA), "Dream": (QWEN, QWEN)})
+    assert [(need.pair, need.weights, need.card) for need in table] == [
+        ("LLaDA", "bfloat16", 40),
+        ("LLaDA", "int8", 24),
+        ("LLaDA", "int4", 16),
+        ("Dream", "bfloat16", 32),
+        ("Dream", "int8", 24),
+        ("Dream", "int4", 16),
+    ]
+    llada = table[0]
+    assert llada.lanes[0] == lane_bytes(LLADA, "bfloat16")
+    assert llada.lanes[0] == model_bytes(LLADA, "bfloat16") + run_bytes(LLADA, "bfloat16")
+    assert llada.total == pair_bytes(llada.lanes) == sum(llada.lanes) + ALLOWANCE
+    assert pair_bytes([]) == 0
+    assert Need("x", "int8", (200 * GIB,)).card is None
+
+
+def test_the_table_says_that_it_is_computed() -> None:
+    text = needs_table([Need("one", "int8", (GIB, 2 * GIB)), Need("two", "int4", (90 * GIB, 0))])
+    assert "| one | int8 | 1.0 GiB | 2.0 GiB | 4.0 GiB (4.3 GB) | 16 GB |" in text
+    assert "| two | int4 | 90.0 GiB | 0.0 GiB | 91.0 GiB (98 GB) | no single card |" in text
+    assert text.endswith("Computed, not measured; a KV cache of 4,096 tokens a lane is included.")
+
+
+def test_an_unknown_kind_of_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="quantised must be one of .*, got 'int2'"):
+        model_bytes(QWEN, "bfloat16", "int2")
+    with pytest.raises(ValueError, match="dtype must be one of .*, got 'int8'"):
+        model_bytes(QWEN, "int8")
+    assert list(QUANTISED_BYTES) == ["int8", "int4"]
+
+
+def test_gigabytes_have_one_digit_below_ten() -> None:
+    assert [gigabytes(size) for size in (0, 9_940_000_000, 36_200_000_000)] == [
+        *("0.0 GB", "9.9 GB", "36 GB")
+    ]

@@ -1,0 +1,21 @@
+"""Readable text of a run in the making."""
+
+from d2f.events import Commit, StepEvent
+from d2f.readable import ReadableText
+from d2f.tokenizer import Tokenizer
+
+
+def test_readable_text_waits_for_gaps_stops_and_whole_characters(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("é x")
+    assert tokenizer.token_text(ids[0]) == "\ufffd"
+    readable = ReadableText(tokenizer, prompt_length=5)
+
+    def add(*positions: int) -> str:
+        commits = tuple(Commit(5 + p, [*ids, tokenizer.end_id][p], 1.0) for p in positions)
+        return readable.add(StepEvent(0, 0.1, (0, 9), commits))
+
+    assert add(0) == ""
+    assert add(2, len(ids)) == ""
+    assert add(1) == "é" + tokenizer.decode(ids[2:3])
+    assert "".join(add(p) for p in range(3, len(ids))) == tokenizer.decode(ids[3:])
+    assert readable.rest("é x") == ""

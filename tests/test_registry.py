@@ -1,0 +1,227 @@
+"""The catalogue: what is published, which pairs race, and whether they can here."""
+
+from collections.abc import Container
+from dataclasses import replace
+
+import pytest
+
+from d2f.config import ARConfig, D2FConfig, VanillaConfig
+from d2f.needs import ALLOWANCE, gigabytes
+from d2f.published import PUBLISHED, Repo
+from d2f.registry import (
+    DOWNLOAD,
+    GATED,
+    MEMORY,
+    OPEN_PARTNER,
+    PAIRS,
+    PUBLISHED_PAIRS,
+    READY,
+    Here,
+    PairState,
+    against,
+    catalogue_decoder,
+    default_config,
+    embedded_models,
+    pair_memory,
+    pair_repos,
+    pair_state,
+    published_needs,
+)
+
+GB = 1_000_000_000
+LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct"
+
+
+def test_published_pairs_race_published_models_and_leave_the_embedded_alone() -> None:
+    assert list(PUBLISHED_PAIRS) == ["llada", "dream-base", "dream"]
+    assert not PUBLISHED_PAIRS.keys() & PAIRS.keys()
+    assert not PUBLISHED.keys() & set(embedded_models())
+    for pair in PUBLISHED_PAIRS.values():
+        model = PUBLISHED[pair.d2f]
+        assert model.adapter is not None
+        assert pair.ar == model.partner
+        assert PUBLISHED[pair.ar].mask_id is None
+        assert pair.dllm is not None
+        teacher = PUBLISHED[pair.dllm]
+        assert (teacher.repo, teacher.adapter) == (model.repo, None)
+        assert pair.config in model.presets.values()
+
+
+def test_names_are_their_own_and_partners_exist() -> None:
+    assert [model.name for model in PUBLISHED.values()] == list(PUBLISHED)
+    for model in PUBLISHED.values():
+        assert model.partner is None or model.partner in PUBLISHED
+        assert (model.adapter is None) == (not model.presets)
+
+
+def test_base_models_are_pinned_and_adapters_say_that_they_are_not() -> None:
+    for model in PUBLISHED.values():
+        assert model.repo.pinned
+        assert model.adapter is None or model.adapter.repo.revision == "main"
+    assert not Repo("a/b", "main", "MIT").pinned
+
+
+def test_the_papers_settings() -> None:
+    """Table 8."""
+    llada = PUBLISHED["d2f-llada-8b-instruct"].presets
+    dream = PUBLISHED["d2f-dream-7b-base"].presets
+    table = {
+        name: (preset.max_new_tokens, preset.block_size, preset.tau_add, preset.tau_conf)
+        for name, preset in llada.items()
+    }
+    assert table == {
+        "gsm8k": (512, 64, 0.7, 0.9),
+        "mbpp": (512, 32, 0.9, 0.9),
+        "math": (512, 32, 0.1, 0.9),
+        "humaneval": (512, 32, 0.1, 0.9),
+    }
+    table = {
+        name: (preset.max_new_tokens, preset.block_size, preset.tau_add, preset.tau_conf)
+        for name, preset in dream.items()
+    }
+    assert table == {
+        "gsm8k": (256, 32, 0.1, 0.9),
+        "mbpp": (256, 48, 0.1, 0.9),
+        "math": (256, 64, 0.1, 0.9),
+        "humaneval": (256, 32, 0.9, 0.95),
+    }
+    assert {preset.tau_act for preset in [*llada.values(), *dream.values()]} == {0.95}
+
+
+def test_published_models_have_defaults_only_where_they_are_asked_for() -> None:
+    both = PAIRS | PUBLISHED_PAIRS
+    assert catalogue_decoder("d2f-llada-8b-instruct") is None
+    assert catalogue_decoder("d2f-llada-8b-instruct", both) == "d2f"
+    assert catalogue_decoder("qwen2.5-7b", both) == "ar"
+    assert catalogue_decoder("dream-7b-base", both) == "vanilla"
+    assert default_config("d2f-dream-7b-base", pairs=both) == D2FConfig(max_new_tokens=256)
+    assert default_config("qwen2.5-7b", pairs=both) == ARConfig(max_new_tokens=256)
+    assert default_config("llada-8b-instruct", pairs=both) == VanillaConfig(block_size=32)
+    with pytest.raises(ValueError, match="in no pair"):
+        default_config("d2f-llada-8b-instruct")
+
+
+def test_what_a_pair_takes() -> None:
+    llada = PUBLISHED_PAIRS["llada"]
+    assert {repo.id: gigabytes(size) for repo, size in pair_repos(llada).items()} == {
+        "GSAI-ML/LLaDA-8B-Instruct": "16 GB",
+        "SJTU-Deng-Lab/D2F_LLaDA_Instruct_8B_Lora": "0.1 GB",
+        LLAMA: "16 GB",
+    }
+    lanes = [PUBLISHED[name].shape.memory("bfloat16") for name in (llada.d2f, llada.ar)]
+    assert pair_memory(llada) == sum(lanes) + ALLOWANCE
+    assert gigabytes(pair_memory(llada)) == "36 GB"
+    assert gigabytes(pair_memory(PUBLISHED_PAIRS["dream"])) == "32 GB"
+    assert pair_memory(PAIRS["mini"]) == 0
+    assert pair_repos(PAIRS["mini"]) == {}
+
+
+def test_the_table_of_needs_is_the_pickers_arithmetic() -> None:
+    table = {(need.pair, need.weights): need.total for need in published_needs()}
+    assert {pair for pair, _ in table} == {"`llada` (gated)", "`dream-base`, `dream`"}
+    for label, name in (("`llada` (gated)", "llada"), ("`dream-base`, `dream`", "dream")):
+        pair = PUBLISHED_PAIRS[name]
+        assert table[label, "bfloat16"] == pair_memory(pair)
+        assert table[label, "int8"] == pair_memory(pair, "int8")
+        assert table[label, "int4"] == pair_memory(pair, "int4")
+
+
+LLADA, DREAM = PUBLISHED_PAIRS["llada"], PUBLISHED_PAIRS["dream"]
+EVERY = frozenset(repo.id for repo in pair_repos(LLADA))
+
+
+def on_80_gb(repos: Container[str] = (), token: bool = False) -> Here:
+    return Here(free=80 * GB, repos=repos, token=token)
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "text"),
+    [
+        ("cuda", 0, "needs a GPU with 36 GB free; there is none here"),
+        (
+            "cuda",
+            24 * GB,
+            "needs a GPU with 36 GB free; this one has 24 GB, enough with --quantize int8 (22 GB)",
+        ),
+        (
+            "cuda:1",
+            16 * GB,
+            "needs a GPU with 36 GB free; this one has 16 GB, enough with --quantize int4 (15 GB)",
+        ),
+        ("cuda", 12 * GB, "needs a GPU with 36 GB free; this one has 12 GB"),
+        ("cpu", 8 * GB, "needs 36 GB of free memory, best a GPU's; the CPU has 8.0 GB"),
+    ],
+)
+def test_a_pair_that_does_not_fit_says_what_would(device: str, free: int, text: str) -> None:
+    here = Here(device=device, free=free, token=True, repos=EVERY)
+    assert pair_state(LLADA, here) == PairState(MEMORY, text)
+
+
+def test_the_state_of_a_pair() -> None:
+    assert pair_state(PAIRS["mini"], Here()).kind == READY
+    state = pair_state(LLADA, on_80_gb())
+    assert state.kind == GATED
+    assert state.text == (
+        f"gated: accept the licence at https://huggingface.co/{LLAMA}, then 'hf auth login'; "
+        "or race an open model: python app.py --pair llada --ar qwen2.5-7b-instruct"
+    )
+    assert not PUBLISHED[OPEN_PARTNER].repo.gated
+    state = pair_state(LLADA, on_80_gb({LLAMA}))
+    assert (state.kind, state.text) == (
+        DOWNLOAD,
+        "needs a download of 16 GB: python -m d2f.models --download llada",
+    )
+    assert pair_state(LLADA, on_80_gb(token=True)).kind == DOWNLOAD
+    assert pair_state(LLADA, on_80_gb(EVERY)).kind == READY
+    assert pair_state(DREAM, on_80_gb()).text.startswith("needs a download of 31 GB")
+    mixed = replace(PAIRS["mini"], ar="qwen2.5-7b")
+    assert pair_state(mixed, Here()).kind == MEMORY
+
+
+def test_memory_is_that_of_the_weights_the_dtype_and_the_files_at_hand() -> None:
+    exactly = pair_memory(LLADA)
+    for free, kind in ((exactly, READY), (exactly - 1, MEMORY), (None, READY)):
+        assert pair_state(LLADA, Here(free=free, repos=EVERY)).kind == kind
+    small = Here(free=pair_memory(LLADA, "int8"), repos=EVERY)
+    assert pair_state(LLADA, small, "int8").kind == READY
+    assert pair_memory(LLADA, dtype="float32") > 1.9 * exactly
+    assert pair_state(LLADA, Here(free=exactly, repos=EVERY), None, "float32").kind == MEMORY
+    shape = replace(PUBLISHED[LLADA.d2f].shape, num_layers=16)
+    less = pair_memory(LLADA, shapes={LLADA.d2f: shape})
+    assert exactly - less == PUBLISHED[LLADA.d2f].shape.memory("bfloat16") - shape.memory(
+        "bfloat16"
+    )
+    here = Here(free=less, repos=EVERY, shapes={LLADA.d2f: shape})
+    assert pair_state(LLADA, here).kind == READY
+
+
+def test_a_lane_elsewhere_needs_nothing_here() -> None:
+    alone = pair_memory(LLADA, decoders=["d2f"])
+    assert alone == PUBLISHED[LLADA.d2f].shape.memory("bfloat16") + ALLOWANCE
+    state = pair_state(LLADA, Here(free=alone), decoders=["d2f"])
+    assert state.text.endswith("16 GB: python -m d2f.models --download d2f-llada-8b-instruct")
+    assert (
+        pair_state(LLADA, Here(free=alone, repos=EVERY - {LLAMA}), decoders=["d2f"]).kind == READY
+    )
+    assert pair_state(LLADA, Here(), decoders=[]).kind == READY
+
+
+def test_a_model_with_a_folder_of_its_own_needs_no_download() -> None:
+    here = replace(on_80_gb(EVERY - {LLAMA}), folders={"llama-3-8b-instruct"})
+    assert pair_state(LLADA, here).kind == READY
+    assert pair_state(LLADA, replace(here, folders=())).kind == GATED
+
+
+def test_another_ar_model_can_race() -> None:
+    pair = against(LLADA, "qwen2.5-7b-instruct")
+    assert pair.name == "llada-qwen2.5-7b-instruct"
+    assert pair.title == "d2f-llada-8b-instruct against qwen2.5-7b-instruct"
+    assert pair.lanes["ar"] == ("qwen2.5-7b-instruct", ARConfig(max_new_tokens=512))
+    assert (pair.d2f, pair.config, pair.dllm) == (LLADA.d2f, LLADA.config, LLADA.dllm)
+    assert pair_state(pair, on_80_gb()).text == (
+        "needs a download of 31 GB: python -m d2f.models "
+        "--download d2f-llada-8b-instruct qwen2.5-7b-instruct"
+    )
+    assert against(LLADA, "llama-3-8b-instruct") is LLADA
+    with pytest.raises(ValueError, match="AR model must be one of .*'mini-ar'.* got 'mini-d2f'"):
+        against(LLADA, "mini-d2f")

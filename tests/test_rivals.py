@@ -1,0 +1,56 @@
+"""Which lanes run elsewhere is the operator's word."""
+
+import argparse
+
+import pytest
+
+from app.remote import Server
+from app.rivals import Transformers, add_options, chosen_runners, rival_pair
+from d2f.registry import PAIRS
+
+URL = "http://gpu:8000/v1"
+KEYS = {"OPENAI_API_KEY": "theirs", "D2F_API_KEY": "ours"}
+
+
+def chosen(*options: str) -> dict:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return chosen_runners(parser.parse_args(options), KEYS)
+
+
+def test_each_option_names_a_runner_with_its_own_key():
+    assert chosen() == {}
+    assert chosen("--ar-url", URL, "--ar-model", "llama") == {
+        "ar": Server(URL, "llama", key="theirs")
+    }
+    assert chosen("--d2f-events", URL, "--ar-events", URL) == {
+        "d2f": Server(URL, protocol="events", key="ours"),
+        "ar": Server(URL, protocol="events", key="ours"),
+    }
+    assert chosen("--ar-transformers") == {"ar": Transformers()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ar-url", URL), "go together"),
+        (("--ar-model", "llama"), "go together"),
+        (("--ar-events", URL, "--ar-transformers"), "exclude each other"),
+        (("--ar-url", "gpu", "--ar-model", "llama"), "must begin with http"),
+        (("--ar", "qwen2.5-7b", "--ar-events", URL), "--ar is a model run here"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: tuple, message: str):
+    with pytest.raises(ValueError, match=message):
+        chosen(*options)
+
+
+def test_a_pair_says_where_its_lanes_run_and_holds_no_key_in_sight():
+    runners = chosen("--d2f-events", URL, "--ar-url", URL, "--ar-model", "llama")
+    pair = rival_pair(PAIRS["mini"], runners)
+    assert pair.name == "mini-d2f-remote-ar-remote"
+    assert pair.title == (
+        "mini, with D2F at gpu:8000 and AR llama at gpu:8000, timed at the client"
+    )
+    assert pair.lanes["ar"][0] == "llama" and pair.lanes["d2f"][0] == "mini-d2f"
+    assert "ours" not in repr(pair) and "theirs" not in repr(pair)
