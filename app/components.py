@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
-SCRIPTS = ("lane.js", "chart.js", "pipeline.js", "player.js", "tour.js")
+SCRIPTS = ("lane.js", "grid.js", "chart.js", "pipeline.js", "player.js", "tour.js")
 
 
 def board_script() -> str:

@@ -19,7 +19,7 @@ from app.conversation import Conversation
 from app.lanes import Host, Lane, Question, pair_lanes
 from app.link import to_link
 from app.prompts import Known, check_prompt, verdict
-from app.race import PREPARING, STOPPED, WAITING, Race, merge
+from app.race import INTERVAL, PREPARING, STOPPED, WAITING, Race, merge
 from app.recording import (
     MAX_VERDICT,
     Recording,
@@ -44,6 +44,9 @@ SETTINGS = (
     "seed",
 )
 SLOW_MOTION, REAL_TIME = 0.1, 1.0
+# Seconds between batches. In slow motion the board still has events to show when the next come, and
+# what telling costs is taken from models that share the machine with the server.
+INTERVALS = {SLOW_MOTION: 1 / 15, REAL_TIME: INTERVAL}
 CLEARED = "Cleared. Pick an example or type a question, then run the race."
 
 
@@ -189,7 +192,7 @@ def read_settings(pair: Pair, values: Sequence[Any]) -> D2FConfig:
 def report(race: Race, speed: float) -> Iterator[list[Delta]]:
     """Messages for the board, batch by batch; an empty list only says that the run lives."""
     boards: list[LaneBoard] = []
-    for batch in race.batches():
+    for batch in race.batches(INTERVALS[speed]):
         messages: list[Delta] = []
         if batch and not boards:
             boards = [_board(index, lane) for index, lane in enumerate(race.lanes)]

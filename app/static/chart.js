@@ -37,9 +37,10 @@ const chart = {
 
   draw() {
     const points = lanes.flatMap((lane) => lane.points);
-    const seconds = Math.max(this.seconds, ...points.map((point) => nice(point[0])));
-    const speed = Math.max(this.speed, ...points.map((point) => nice(point[1])));
-    if (seconds > this.seconds || speed > this.speed) this.scale(seconds, speed);
+    const [seconds, speed] = [0, 1].map((i) => nice(Math.max(0, ...points.map((point) => point[i]))));
+    if (seconds > this.seconds || speed > this.speed) {
+      this.scale(Math.max(seconds, this.seconds), Math.max(speed, this.speed));
+    }
     lanes.forEach((lane, i) => this.drawLane(lane.points.map((point) => this.place(point)), i));
   },
 

@@ -55,7 +55,9 @@ async function copy(text, what, shown = '') {
 class Lane {
   constructor(section) {
     this.section = section;
+    section.lane = this; // for whoever looks into the page: a console, a test
     this.grid = find('.grid', section);
+    this.sheet = new Grid(this, this.grid);
     this.talk = find('.talk', section);
     this.history = find('.history', section);
     this.answer = find('.answer', section);
@@ -65,14 +67,14 @@ class Lane {
     this.state = find('.lane-state', section);
     this.figures = Object.fromEntries(
       [...section.querySelectorAll('[data-figure]')].map((node) => [node.dataset.figure, node]));
-    this.grid.addEventListener('pointerover', (event) => this.point(event.target));
+    this.grid.addEventListener('pointermove', (event) => this.point(event));
     this.grid.addEventListener('pointerleave', () => this.inspect(this.cursor));
     this.grid.addEventListener('focus', () => this.inspect(this.cursor ?? 0));
     this.grid.addEventListener('blur', () => this.inspect(null));
     this.grid.addEventListener('keydown', (event) => this.walk(event));
-    this.grid.addEventListener('pointerdown', ({ target }) => {
-      const cell = target.closest('.cell');
-      if (cell) this.moveTo(cell.position);
+    this.grid.addEventListener('pointerdown', (event) => {
+      const position = this.sheet.at(event);
+      if (position !== null) this.moveTo(position);
     });
     this.begin({ name: find('.lane-name', section).textContent, decoder: section.dataset.decoder,
       block: COLUMNS, capacity: IDLE_CAPACITY });
@@ -85,7 +87,6 @@ class Lane {
     if (start.model) setText(find('.lane-model', this.section), start.model);
     setText(find('.lane-name', this.section), start.name);
     this.section.dataset.decoder = start.decoder;
-    this.grid.style.setProperty('--columns', Math.min(start.block, COLUMNS));
     this.recall(start.chat ?? []);
     this.rewind();
   }
@@ -98,12 +99,15 @@ class Lane {
 
   // Back to before the first event; what has arrived is kept.
   rewind() {
-    Object.assign(this, { next: 0, done: false, stopAt: Infinity, cursor: null });
-    Object.assign(this, { cells: [], rows: [], holes: [], fresh: [], points: [], spans: [] });
+    Object.assign(this, { next: 0, done: false, stopAt: Infinity, cursor: null, reserved: 0 });
+    const { capacity, block } = this.start;
+    Object.assign(this, { holes: [], unsaid: [], fresh: new Set(), points: [], spans: [], known: 0 });
+    this.cells = Array.from({ length: capacity }, (_, position) => ({ position, token: null }));
+    this.rows = Array(Math.ceil(capacity / block)).fill('waiting');
     this.shown = { time: 0, tokens: 0, forwards: 0 };
-    this.grid.replaceChildren();
     this.answer.replaceChildren();
-    for (let from = 0; from < this.start.capacity; from += this.start.block) this.addRow(from);
+    this.sheet.begin();
+    this.sheet.draw();
     for (const node of Object.values(this.figures)) setText(node, '–');
     this.inspect(null);
     this.setState('waiting');
@@ -112,30 +116,6 @@ class Lane {
   get diffusion() { return this.start.decoder !== 'ar'; }
 
   get exhausted() { return this.next === this.timeline.length; }
-
-  addRow(from) {
-    const row = make('div', 'block-row');
-    const until = Math.min(from + this.start.block, this.start.capacity);
-    const cells = make('div', 'cells frame');
-    row.append(make('span', 'row-number', String(this.rows.length + 1)), make('span', 'row-state'),
-      cells);
-    for (let position = from; position < until; position++) {
-      const cell = make('span', 'cell');
-      cell.position = position;
-      this.cells.push(cell);
-      cells.append(cell);
-    }
-    this.rows.push({ row, cells, label: row.children[1] });
-    this.grid.append(row);
-    this.setRow(this.rows.length - 1, 'waiting');
-  }
-
-  setRow(index, state) {
-    const { cells, label } = this.rows[index];
-    if (cells.dataset.state === state) return;
-    cells.dataset.state = state;
-    setText(label, this.diffusion ? STATE_WORDS[state] : '');
-  }
 
   setState(word) {
     setText(this.state, word);
@@ -170,13 +150,16 @@ class Lane {
   }
 
   show(event) {
-    for (const cell of this.fresh) cell.classList.remove('now');
-    this.fresh = event.commits.map((commit) => this.commit(event, ...commit));
+    for (const position of this.fresh) this.touch(position);
+    this.fresh = new Set(event.commits.map(([position]) => position));
+    for (const position of this.fresh) this.touch(position);
+    for (const commit of event.commits) this.commit(event, ...commit);
     for (const [from, until, state] of event.blocks) {
       const block = Math.floor(from / this.start.block);
-      this.setRow(block, state);
+      this.rows[block] = state;
+      this.touch(from);
       this.span(block).states.push([event.time, state]);
-      this.reserve(until);
+      this.reserved = until;
     }
     this.shown = event;
     if (event.tokens && event.time) this.points.push([event.time, event.tokens / event.time]);
@@ -184,15 +167,16 @@ class Lane {
   }
 
   commit(event, position, text, confidence, flags) {
-    const cell = this.cells[position];
-    cell.classList.add('known', 'now');
-    cell.classList.toggle('forced', Boolean(flags & FORCED));
-    cell.classList.toggle('stop', Boolean(flags & STOP));
-    cell.token = { text, confidence, flags, step: event.forwards };
-    setText(cell, flags & STOP ? '■' : visible(text));
+    this.cells[position].token = { text, confidence, flags, step: event.forwards };
+    this.known += 1;
     this.span(Math.floor(position / this.start.block)).commits.push(event.time);
-    this.write(position, text, flags);
-    return cell;
+    if (flags & STOP) this.stopAt = Math.min(this.stopAt, position);
+    this.unsaid.push([position, text, flags]);
+  }
+
+  // The row of a position looks different from now on.
+  touch(position) {
+    this.sheet.changed.add(Math.floor(position / this.start.block));
   }
 
   // The life of one row of the grid, for the pipeline view: born with the step that first has it.
@@ -201,7 +185,15 @@ class Lane {
     return this.spans[block];
   }
 
-  // Answer text: one span a position, a hole where the token is still masked.
+  // Answer text: one span a position, a hole where the token is still masked. Nothing is said
+  // behind the first stop token.
+  drawAnswer() {
+    for (const [position, text, flags] of this.unsaid) this.write(position, text, flags);
+    this.unsaid = [];
+    this.reserve(this.reserved);
+    for (const span of this.holes.slice(this.stopAt)) span.hidden = true;
+  }
+
   reserve(until) {
     while (this.holes.length < Math.min(until, this.start.capacity)) {
       const hole = make('span', 'hole');
@@ -213,22 +205,14 @@ class Lane {
   write(position, text, flags) {
     this.reserve(position + 1);
     const span = this.holes[position];
-    if (flags & STOP) this.stopAt = Math.min(this.stopAt, position);
     span.className = flags & FORCED ? 'word forced' : 'word';
     setText(span, flags & STOP ? '' : text);
-    if (position >= this.stopAt) this.trim();
-  }
-
-  // Nothing is said behind the first stop token.
-  trim() {
-    this.holes.slice(this.stopAt).forEach((span) => { span.hidden = true; });
-    this.cells.slice(this.stopAt + 1).forEach((cell) => { cell.classList.add('beyond'); });
   }
 
   finish(reason) {
     this.done = true;
     this.stopAt = Math.min(this.stopAt, this.shown.tokens);
-    this.trim();
+    this.rows.forEach((_, row) => this.sheet.changed.add(row));
     this.setState(reason === 'stop' ? 'finished' : 'cut at max new tokens');
   }
 
@@ -247,23 +231,18 @@ class Lane {
     }
   }
 
+  // The newest token stays in sight.
   follow() {
-    const last = this.fresh[this.fresh.length - 1];
-    if (last) this.reveal(last);
-    this.talk.scrollTop = this.talk.scrollHeight;
-  }
-
-  reveal(cell) {
-    const { offsetTop: top, offsetHeight: height } = cell.closest('.block-row');
-    const bottom = top + height - this.grid.clientHeight;
-    if (bottom > this.grid.scrollTop) this.grid.scrollTop = bottom;
-    if (top < this.grid.scrollTop) this.grid.scrollTop = top;
+    if (this.fresh.size) this.sheet.reveal(Math.max(...this.fresh));
+    this.sheet.update();
   }
 
   // The tokenizer's own reading of the whole answer, where single tokens read differently.
   settle(final) {
-    for (const cell of this.fresh) cell.classList.remove('now');
+    this.fresh.clear();
+    this.sheet.draw();
     this.drawFigures(final.metrics);
+    this.drawAnswer();
     for (const span of this.holes.slice(this.stopAt)) span.remove();
     if (this.answer.textContent !== final.text) setText(this.answer, final.text);
     if (final.metrics.finish_reason === null) this.setState('broken off');
@@ -271,9 +250,9 @@ class Lane {
 
   // ---- one cell under the pointer or the keyboard's cursor
 
-  point(target) {
-    const cell = target.closest('.cell');
-    if (cell) this.inspect(cell.position);
+  point(event) {
+    const position = this.sheet.at(event);
+    if (position !== null) this.inspect(position);
   }
 
   walk(event) {
@@ -285,10 +264,9 @@ class Lane {
   }
 
   moveTo(position) {
-    this.cells[this.cursor ?? 0].classList.remove('cursor');
     this.cursor = position;
-    this.cells[position].classList.add('cursor');
-    this.reveal(this.cells[position]);
+    this.sheet.reveal(position);
+    this.sheet.draw();
     this.inspect(position);
   }
 
@@ -312,4 +290,3 @@ class Lane {
   }
 }
 
-const lanes = [...root.querySelectorAll('.lane')].map((section) => new Lane(section));

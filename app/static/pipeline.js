@@ -5,35 +5,31 @@
 
 const pipeline = {
   canvas: find('.pipeline canvas'), left: 64, right: 12, foot: 24, row: 13, gap: 5,
+  width: 0, height: 0, inks: null,
 
   get rows() {
     return lanes.flatMap((lane, i) =>
       lane.spans.filter(Boolean).map((span, block) => ({ lane, i, span, block })));
   },
 
-  colours() {
-    const style = getComputedStyle(this.canvas);
-    const read = (name) => style.getPropertyValue(name).trim();
-    return {
-      muted: read('--muted'), line: read('--line'),
-      tint: [read('--d2f-tint'), read('--ar-tint')], strong: [read('--d2f-ink'), read('--ar-ink')],
-    };
+  measure() {
+    this.width = this.canvas.clientWidth;
+    this.height = this.canvas.clientHeight;
+    this.draw();
+  },
+
+  dress() {
+    this.inks = null;
+    this.draw();
   },
 
   draw() {
-    const { rows, canvas } = this;
-    const width = canvas.clientWidth, height = canvas.clientHeight;
-    const scale = window.devicePixelRatio || 1;
+    const { rows, canvas, width, height } = this;
     if (!width) return;
-    if (canvas.width !== Math.round(width * scale)) canvas.width = Math.round(width * scale);
-    if (canvas.height !== Math.round(height * scale)) canvas.height = Math.round(height * scale);
-    const pen = canvas.getContext('2d');
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
-    pen.clearRect(0, 0, width, height);
-    pen.font = `12px ${getComputedStyle(canvas).fontFamily}`;
+    this.inks ??= lanes.map((lane) => inks(lane.section));
+    const pen = this.pen = sheet(canvas, width, height);
+    pen.font = `12px ${this.inks[0].font}`;
     pen.textBaseline = 'middle';
-    this.pen = pen;
-    this.paper = { width, height, colours: this.colours() };
     this.axis();
     const room = height - this.foot - this.gap - 8;
     const step = Math.min(this.row + 3, room / Math.max(1, rows.length));
@@ -41,13 +37,13 @@ const pipeline = {
   },
 
   x(time) {
-    return this.left + (time / chart.seconds) * (this.paper.width - this.left - this.right);
+    return this.left + (time / chart.seconds) * (this.width - this.left - this.right);
   },
 
   axis() {
-    const { pen, paper: { height, colours } } = this;
-    pen.fillStyle = colours.muted;
-    pen.strokeStyle = colours.line;
+    const { pen, height, inks: [ink] } = this;
+    pen.fillStyle = ink.muted;
+    pen.strokeStyle = ink.line;
     [0, 1, 2, 3, 4].forEach((i) => {
       const time = (chart.seconds * i) / 4, x = Math.round(this.x(time)) + 0.5;
       pen.beginPath();
@@ -60,17 +56,17 @@ const pipeline = {
   },
 
   bar({ lane, i, span, block }, y, height) {
-    const { pen, paper: { colours } } = this;
+    const { pen } = this, ink = this.inks[i];
     const cached = span.states.find(([, state]) => state === 'cached');
     const over = lane.diffusion ? lane.shown.time : span.commits[span.commits.length - 1];
     const from = this.x(span.born), until = this.x(cached ? cached[0] : over);
-    pen.fillStyle = colours.tint[i];
+    pen.fillStyle = ink.tint;
     pen.fillRect(from, y, Math.max(1, until - from), height);
     this.activity(span, from, y, height, until, i);
-    pen.fillStyle = colours.strong[i];
+    pen.fillStyle = ink['accent-ink'];
     for (const time of span.commits) pen.fillRect(this.x(time) - 1, y + 1, 1.5, height - 2);
     if (height < 8 && block % 4) return;
-    pen.fillStyle = colours.muted;
+    pen.fillStyle = ink.muted;
     pen.textAlign = 'end';
     pen.fillText(`${lane.start.name} ${block + 1}`, this.left - 8, y + height / 2);
   },
@@ -81,7 +77,7 @@ const pipeline = {
     if (!start) return;
     const end = states.find(([, state]) => state === 'completed' || state === 'cached');
     const x = this.x(start[0]);
-    this.pen.fillStyle = this.paper.colours.strong[i];
+    this.pen.fillStyle = this.inks[i]['accent-ink'];
     this.pen.fillRect(x, y + height - 2, (end ? this.x(end[0]) : until) - x, 2);
   },
 };

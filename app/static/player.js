@@ -5,7 +5,10 @@
 // the same events can be played again, scrubbed and stepped through. Figures are those of the
 // events shown.
 
-const CALM_PAINT_MS = 1000;
+// The grid moves 30 times a second; figures, words, lines and bars every third time. More would only
+// take time from the models where they share their machine with the page.
+const PAINT_MS = 30, WHOLE = 3, CALM_PAINT_MS = 1000;
+const lanes = [...root.querySelectorAll('.lane')].map((section) => new Lane(section));
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
 const status = find('.status');
 const speeds = [...root.querySelectorAll('[name=speed]')];
@@ -15,7 +18,7 @@ const transport = {
 };
 const player = {
   run: null, seq: -1, clock: 0, last: 0, handle: 0, chosen: false, end: null,
-  live: false, pending: false, playing: false, recorded: false,
+  live: false, pending: false, playing: false, recorded: false, paints: 0, unpainted: false,
 };
 const over = new Set(); // runs that were stopped here, or lost the board to another
 const INSTEAD = 'Publish can give it a short one.';
@@ -33,6 +36,7 @@ const note = (text) => setText(find('.status-note'), text);
 // `live`: a run is computing, or is still being shown for the first time.
 function setMode(state, { live = player.live, playing = false } = {}) {
   Object.assign(player, { live, playing });
+  if (player.unpainted) paint();
   root.dataset.state = state;
   find('.arena').setAttribute('aria-busy', String(live));
   setButtons(player.pending || (live && !player.recorded));
@@ -89,13 +93,16 @@ function nextFrame() {
 
 function frame(now) {
   if (!player.playing) return;
-  const passed = Math.max(0, Math.min(now - player.last, 100)) / 1000;
+  const gone = Math.max(0, now - player.last);
   const jump = calm.matches && player.live;
-  if (!jump || now - player.last >= CALM_PAINT_MS || player.end) {
+  if (gone >= (jump && !player.end ? CALM_PAINT_MS : PAINT_MS)) {
     player.last = now;
+    const passed = Math.min(gone, 100) / 1000;
     player.clock = jump ? limit() : Math.min(player.clock + passed * speed(), limit());
-    if (lanes.filter((lane) => lane.advance(player.clock)).length) paint();
-    drawTransport();
+    if (lanes.filter((lane) => lane.advance(player.clock)).length) player.unpainted = true;
+    player.paints += 1;
+    if (player.unpainted) paint(player.paints % WHOLE === 0);
+    if (player.paints % WHOLE === 0) drawTransport();
   }
   if (lanes.every((lane) => lane.exhausted) && (player.end || !player.live)) arrive();
   else nextFrame();
@@ -141,15 +148,27 @@ function toggle() {
 
 // ---- drawing
 
-function paint() {
-  for (const lane of lanes) {
-    if (!lane.next) continue;
+function paint(whole = true) {
+  const moved = lanes.filter((lane) => lane.next);
+  for (const lane of moved) lane.follow();
+  if (!whole) return;
+  player.unpainted = false;
+  for (const lane of moved) {
     lane.drawFigures();
-    lane.follow();
+    lane.drawAnswer();
   }
   drawRatio(lanes.map((lane) => lane.metrics.tokens_per_second));
   chart.draw();
   pipeline.draw();
+  // Last: what it reads makes the browser lay the page out.
+  for (const { talk } of moved) talk.scrollTop = talk.scrollHeight;
+}
+
+// Everything drawn on a canvas, in the colours of the page as it is now.
+function dress() {
+  lanes.forEach((lane) => lane.sheet.dress());
+  pipeline.dress();
+  drawLegend();
 }
 
 function drawRatio([first, second]) {
@@ -327,7 +346,12 @@ document.addEventListener('click', (event) => {
 window.addEventListener('hashchange', () => {
   if (location.hash.startsWith('#race=')) document.getElementById('opener')?.click();
 });
-new ResizeObserver(() => pipeline.draw()).observe(pipeline.canvas);
+new ResizeObserver(() => pipeline.measure()).observe(pipeline.canvas);
+const dresser = new MutationObserver(dress);
+for (const node of [document.documentElement, document.body]) {
+  dresser.observe(node, { attributes: true, attributeFilter: ['class'] });
+}
+drawLegend();
 noteSpeed();
 chart.begin();
 drawTransport();

@@ -11,7 +11,7 @@ const STOPS = [
     text: 'A frame is a block. Inside it tokens see each other both ways; other blocks only if they ' +
       'come before. So a block can begin while the ones before it still have masks: several are ' +
       'refined together, the later ones on the guesses of the earlier.' },
-  { at: 0.6, show: '.lane[data-lane="0"] .frame', title: 'KV cache',
+  { at: 0.6, show: '.lane[data-lane="0"] .grid', title: 'KV cache',
     text: 'Nothing after a block can change it. Once its last mask is gone, its keys and values are ' +
       'final, and no forward computes them again: the frame fills. Usual diffusion models look ' +
       'both ways over the whole text, and can keep nothing.' },

@@ -135,7 +135,7 @@ def visit(context: BrowserContext, site: Site) -> Callable[[], Page]:
     def visit() -> Page:
         page = context.new_page()
         page.goto(site.url)
-        page.locator(".board .block-row").first.wait_for()
+        page.locator(".board .grid canvas").first.wait_for()
         page.locator("[name=speed][value='1']").check()
         return page
 

@@ -79,7 +79,7 @@ def opened(browser: Browser, url: str, speed: str) -> Page:
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.set_default_timeout(120_000)
     page.goto(url)
-    page.locator(".board .block-row").first.wait_for()
+    page.locator(".board .grid canvas").first.wait_for()
     page.locator(f"[name=speed][value='{speed}']").check()
     page.wait_for_timeout(1500)
     return page

@@ -54,6 +54,57 @@ def expect_figures(page: Page, index: int, trace: Trace) -> None:
     assert shown == {metric: trace.metrics[metric] for metric in FIGURES.values()}
 
 
+def known(page: Page, index: int) -> int:
+    """How many tokens the lane's grid shows as decided."""
+    return int(lane(page, index).locator(".grid").get_attribute("data-known"))
+
+
+def expect_known(page: Page, index: int, at_least: int = 1) -> None:
+    page.wait_for_function(
+        "([index, least]) => document.querySelector(`[data-lane='${index}'] .grid`)"
+        ".dataset.known >= least",
+        arg=[index, at_least],
+    )
+
+
+def cell_told(page: Page, index: int, position: int) -> str:
+    """What the lane tells of a cell."""
+    return lane(page, index).evaluate(
+        "(node, at) => node.lane.describe(node.lane.cells[at])", position
+    )
+
+
+def cell_place(page: Page, index: int, position: int) -> dict[str, float]:
+    """Where the middle of a cell is on its grid, in pixels."""
+    return lane(page, index).evaluate(
+        """(node, at) => {
+          const { x, y, width, height } = node.lane.sheet.place(at);
+          return { x: x + width / 2, y: y + height / 2 - node.lane.sheet.top };
+        }""",
+        position,
+    )
+
+
+def cell_colours(page: Page, index: int, position: int) -> dict[str, int]:
+    """Counts of the colours at a cell's left edge on its canvas, where no text is."""
+    return lane(page, index).evaluate(
+        """(node, at) => {
+          const { sheet } = node.lane, { x, y, height } = sheet.place(at);
+          const [scale, wide, high] = [devicePixelRatio, 6, height - 10];
+          const copy = new OffscreenCanvas(wide * scale, high * scale);
+          const pen = copy.getContext('2d', { willReadFrequently: true });
+          pen.drawImage(sheet.canvas, -(x + 2) * scale, -(y - sheet.top + 5) * scale);
+          const { data } = pen.getImageData(0, 0, copy.width, copy.height), counts = {};
+          for (let i = 0; i < data.length; i += 4) {
+            const colour = data.slice(i, i + 4).join();
+            counts[colour] = (counts[colour] ?? 0) + 1;
+          }
+          return counts;
+        }""",
+        position,
+    )
+
+
 class Slow:
     """Real lanes at a walking pace; tells how far they came and when they were closed."""
 

@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import Site
 from playwright.sync_api import BrowserContext, Page, expect
 from races import d2f_trace, recorded
-from steps import ask, expect_figures, expect_state, lane
+from steps import ask, expect_figures, expect_state, known
 
 PHONE, LAPTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
@@ -26,7 +26,7 @@ def test_axe_finds_no_violation(context: BrowserContext, site: Site, theme: str,
     page = context.new_page()
     page.set_viewport_size(size)
     page.goto(f"{site.url}?__theme={theme}")
-    page.locator(".board .block-row").first.wait_for()
+    page.locator(".board .grid canvas").first.wait_for()
     expect(page.get_by_text("Loading...")).to_have_count(0)
     assert violations(page) == []
     site.prepare = recorded
@@ -51,7 +51,7 @@ def test_the_tour_is_walked_with_the_keyboard_and_shows_the_race_at_work(page: P
     page.keyboard.press("Enter")
     card = page.get_by_role("dialog", name="Masks")
     expect(card).to_contain_text("1 of 7")
-    expect(lane(page, 0).locator(".cell.known")).to_have_count(0)
+    assert known(page, 0) == 0
     expect(page.locator(".toured")).to_have_class("grid toured")
     for title in ("Blocks", "KV cache", "One after the other", "Fewer forwards"):
         page.keyboard.press("ArrowRight")

@@ -51,7 +51,7 @@ def wait_for(address: str, process: subprocess.Popen) -> None:
 def test_the_shipped_models_race_on_an_example(context: BrowserContext, url: str, task: str):
     page = context.new_page()
     page.goto(url)
-    page.locator(".board .block-row").first.wait_for()
+    page.locator(".board .grid canvas").first.wait_for()
     page.locator("[name=speed][value='1']").check()
     problem = examples()[task][0]
     page.get_by_label("Prompt").fill(problem.prompt)

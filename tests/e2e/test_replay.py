@@ -10,7 +10,19 @@ import pytest
 from conftest import Site
 from playwright.sync_api import BrowserContext, Page, expect
 from races import WORDS, ar_trace, d2f_trace, recorded
-from steps import Slow, ask, board, expect_figures, expect_state, figures, lane, status
+from steps import (
+    Slow,
+    ask,
+    board,
+    cell_place,
+    expect_figures,
+    expect_known,
+    expect_state,
+    figures,
+    known,
+    lane,
+    status,
+)
 from test_link import BY_HAND
 
 from app import export
@@ -51,7 +63,7 @@ def test_a_finished_race_can_be_stepped_through_both_ways(raced: Page):
         back.click()
     expect_figures(raced, 0, part(d2f_trace(), 2))
     expect(lane(raced, 0).locator(".answer")).to_have_text("one two three")
-    assert lane(raced, 0).locator(".cell.known").count() == 4
+    assert known(raced, 0) == 4
     forth.click()
     expect_figures(raced, 0, d2f_trace())
     expect_figures(raced, 1, part(ar_trace(), 3))
@@ -62,7 +74,7 @@ def test_the_scrubber_answers_to_the_keyboard_and_the_race_plays_again(raced: Pa
     scrub.focus()
     raced.keyboard.press("Home")
     expect(scrub).to_have_attribute("aria-valuetext", "0.000 of 1.500 s")
-    assert board(raced).locator(".grid .cell.known").count() == 0
+    assert known(raced, 0) == known(raced, 1) == 0
     raced.keyboard.press("ArrowRight")
     expect_figures(raced, 0, part(d2f_trace(), 1))
     raced.locator("[name=speed][value='1']").check()
@@ -83,7 +95,7 @@ def test_the_scrubber_answers_to_the_keyboard_and_the_race_plays_again(raced: Pa
 
 def test_a_cell_tells_what_it_holds_to_pointer_and_keyboard(raced: Page):
     told = lane(raced, 0).locator(".inspect")
-    lane(raced, 0).locator(".cell").nth(3).hover()
+    lane(raced, 0).locator(".grid").hover(position=cell_place(raced, 0, 3))
     expect(told).to_have_text(
         "“ four” · position 4, block 1 · step 3 · confidence 40.0 % · forced, the best of its block"
     )
@@ -136,9 +148,9 @@ def test_a_published_race_opens_by_its_short_link(raced: Page, context: BrowserC
     expect(status(other).locator(".status-note")).to_contain_text(link)
     unknown = context.new_page()
     unknown.goto(link[:-10] + "0000000000")
-    board(unknown).locator(".block-row").first.wait_for()
+    board(unknown).locator(".grid canvas").first.wait_for()
     expect(status(unknown)).to_contain_text("No race is published under this address.")
-    assert board(unknown).locator(".grid .cell.known").count() == 0
+    assert known(unknown, 0) == known(unknown, 1) == 0
 
 
 def test_a_race_that_fits_no_link_is_pointed_to_publish(raced: Page, tmp_path: Path):
@@ -165,11 +177,11 @@ def test_a_damaged_link_is_refused_and_changes_nothing(page: Page, context: Brow
     other = context.new_page()
     other.goto(page.url.split("#")[0] + "#race=AAAA")
     expect(status(other)).to_contain_text("This link cannot be opened")
-    assert board(other).locator(".grid .cell.known").count() == 0
+    assert known(other, 0) == known(other, 1) == 0
     other.evaluate("window.here = true")
     set_link(other, "A.A")
     expect(status(other)).to_contain_text("This link cannot be opened: it has characters of no")
-    assert board(other).locator(".grid .cell.known").count() == 0
+    assert known(other, 0) == known(other, 1) == 0
     assert other.evaluate("window.here"), "the page was loaded anew"
 
 
@@ -300,7 +312,7 @@ def test_a_follow_up_is_replayed_with_what_was_said_before(
     download.value.save_as(path)
     other = context.new_page()
     other.goto(site.url)
-    board(other).locator(".block-row").first.wait_for()
+    board(other).locator(".grid canvas").first.wait_for()
     fast(other)
     upload(other, path)
     expect(lane(other, 0).locator(".said")).to_have_count(3)
@@ -332,12 +344,12 @@ def test_buttons_in_mid_run_leave_the_run_alone(page: Page, site: Site, button: 
     site.prepare = Slow()
     ask(page, "Second question.")
     expect_state(page, "racing")
-    expect(lane(page, 0).locator(".grid .cell.known").nth(3)).to_be_visible()
+    expect_known(page, 0, 4)
     context = page.context
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name=button).click()
-    before = lane(page, 1).locator(".grid .cell.known").count()
-    expect(lane(page, 1).locator(".grid .cell.known")).not_to_have_count(before)
+    before = known(page, 1)
+    expect_known(page, 1, before + 1)
     expect_state(page, "finished")
     for index, kept in enumerate(record("", site.ran[1]).lanes):
         assert lane(page, index).locator(".answer").text_content() == kept.trace.text
@@ -351,11 +363,11 @@ def test_taking_the_board_in_mid_run_ends_the_run(page: Page, site: Site, button
     site.prepare = slow = Slow()
     ask(page, "Second question.")
     expect_state(page, "racing")
-    expect(lane(page, 0).locator(".grid .cell.known").nth(3)).to_be_visible()
+    expect_known(page, 0, 4)
     page.get_by_role("button", name=button).click()
     expect_state(page, "idle")
     assert slow.wait_closed()
-    assert board(page).locator(".grid .cell.known").count() == 0
+    assert known(page, 0) == known(page, 1) == 0
     expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
 
 

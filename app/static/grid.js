@@ -1,0 +1,288 @@
+// ---- mask grid ----------------------------------------------------------------------------
+//
+// One row a block: its frame tells the block's state, a cell the token's. Drawn on a canvas as large
+// as what is in sight, since a thousand elements cost a frame whenever one of them changes. What a
+// cell holds is told to keyboard, pointer and screen reader by the lane's inspector.
+
+const CELL = 21, GAP = 2, EDGE = 2, PAD = 2, CORNER = 4, NUMBER = 24, STATE = 82;
+const INKS = ['page', 'panel', 'line', 'ink', 'muted', 'dot', 'accent', 'accent-ink', 'tint', 'on'];
+
+// The style's colours and fonts where `node` stands.
+function inks(node) {
+  const style = getComputedStyle(node);
+  const found = INKS.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]);
+  return { ...Object.fromEntries(found), font: style.fontFamily };
+}
+
+// A canvas's pen, set to CSS pixels, on an empty sheet of the given size.
+function sheet(canvas, width, height) {
+  const scale = window.devicePixelRatio || 1;
+  const pixels = [width, height].map((length) => Math.round(length * scale));
+  if (canvas.width !== pixels[0]) canvas.width = pixels[0];
+  if (canvas.height !== pixels[1]) canvas.height = pixels[1];
+  const pen = canvas.getContext('2d');
+  pen.setTransform(scale, 0, 0, scale, 0, 0);
+  pen.clearRect(0, 0, width, height);
+  return pen;
+}
+
+// A square tile drawn by `draw`, repeated.
+function pattern(size, draw) {
+  const scale = window.devicePixelRatio || 1;
+  const tile = document.createElement('canvas');
+  draw(sheet(tile, size, size));
+  tile.width ||= 1;
+  const repeated = tile.getContext('2d').createPattern(tile, 'repeat');
+  repeated.setTransform(new DOMMatrix().scale(size / tile.width, size / tile.height));
+  return repeated;
+}
+
+// Draws cells and frames in one lane's colours.
+class Brush {
+  constructor(node) {
+    const ink = this.ink = inks(node);
+    this.dots = pattern(6, (pen) => {
+      pen.fillStyle = ink.page;
+      pen.fillRect(0, 0, 6, 6);
+      pen.fillStyle = ink.dot;
+      pen.beginPath();
+      pen.arc(3, 3, 1.1, 0, 7);
+      pen.fill();
+    });
+    this.stripes = pattern(8, (pen) => {
+      pen.fillStyle = ink.panel;
+      pen.fillRect(0, 0, 8, 8);
+      pen.strokeStyle = ink.tint;
+      pen.lineWidth = 8 / Math.SQRT2 / 2;
+      pen.beginPath();
+      for (const x of [-8, 0, 8]) {
+        pen.moveTo(x - 2, -2);
+        pen.lineTo(x + 10, 10);
+      }
+      pen.stroke();
+    });
+  }
+
+  // `cell`: known, now, forced, beyond, cached.
+  cell(pen, x, y, width, cell, height = CELL) {
+    if (cell.beyond) return;
+    const { ink } = this;
+    pen.save();
+    pen.translate(x, y);
+    pen.beginPath();
+    pen.roundRect(0, 0, width, height, CORNER);
+    if (cell.now) pen.fillStyle = ink.accent;
+    else if (cell.forced) pen.fillStyle = this.stripes;
+    else if (cell.known) pen.fillStyle = cell.cached ? ink.panel : ink.tint;
+    else pen.fillStyle = this.dots;
+    pen.fill();
+    if (cell.now) {
+      pen.strokeStyle = ink.on;
+      pen.lineWidth = 1.5;
+      pen.beginPath();
+      pen.roundRect(0.75, 0.75, width - 1.5, height - 1.5, CORNER - 0.75);
+      pen.stroke();
+    }
+    if (cell.forced) {
+      const bar = cell.now ? 6 : 2;
+      pen.fillStyle = cell.now ? ink.on : ink['accent-ink'];
+      pen.fillRect(CORNER, height - bar, width - 2 * CORNER, bar);
+    }
+    pen.restore();
+  }
+
+  frame(pen, x, y, width, height, state) {
+    const { ink } = this;
+    const colours = { waiting: ink.line, semi_activated: ink['accent-ink'],
+      fully_activated: ink['accent-ink'], completed: ink.muted, cached: ink.tint };
+    pen.beginPath();
+    pen.roundRect(x + EDGE / 2, y + EDGE / 2, width - EDGE, height - EDGE, 6);
+    if (state === 'cached') {
+      pen.fillStyle = ink.tint;
+      pen.fill();
+    }
+    pen.strokeStyle = colours[state];
+    pen.lineWidth = EDGE;
+    pen.setLineDash({ waiting: [2, 2], semi_activated: [6, 4] }[state] ?? []);
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+}
+
+class Grid {
+  constructor(lane, box) {
+    Object.assign(this, { lane, box, top: 0, width: 0, height: 0, brush: null, pen: null });
+    Object.assign(this, { fitted: new Map(), changed: new Set() });
+    this.canvas = find('canvas', box);
+    this.paper = find('.sheet', box);
+    box.addEventListener('scroll', () => {
+      this.top = box.scrollTop;
+      this.draw();
+    }, { passive: true });
+    new ResizeObserver(() => this.measure()).observe(box);
+  }
+
+  // A new run: as many rows as its canvas of tokens has blocks.
+  begin() {
+    this.rule();
+    this.paper.style.height = `${this.lane.rows.length * this.pitch}px`;
+    this.top = this.box.scrollTop = 0;
+  }
+
+  measure() {
+    this.width = this.box.clientWidth;
+    this.height = this.box.clientHeight;
+    this.begin();
+    this.draw();
+  }
+
+  // Other colours or fonts: whatever was made from them is made anew.
+  dress() {
+    this.brush = null;
+    this.draw();
+  }
+
+  rule() {
+    const { start, diffusion } = this.lane;
+    const narrow = this.width <= 350;
+    this.columns = Math.min(start.block, COLUMNS);
+    const lines = Math.ceil(start.block / this.columns);
+    this.tall = lines * CELL + (lines - 1) * GAP + 2 * (EDGE + PAD);
+    this.pitch = this.tall + GAP;
+    this.left = (narrow ? NUMBER - 6 : NUMBER) + (diffusion ? (narrow ? STATE - 8 : STATE) : 0);
+    this.inner = this.left + EDGE + PAD;
+    const room = this.width - this.inner - EDGE - PAD - (this.columns - 1) * GAP;
+    this.wide = Math.max(1, room / this.columns);
+    this.size = this.wide < 19 ? 0 : this.wide < 24 ? 9.5 : 11; // of a token's text
+    this.fitted.clear();
+  }
+
+  // Where a position's cell stands on the whole sheet.
+  place(position) {
+    const { block } = this.lane.start;
+    const within = position % block, row = Math.floor(position / block);
+    const line = Math.floor(within / this.columns), column = within % this.columns;
+    return {
+      x: this.inner + column * (this.wide + GAP),
+      y: row * this.pitch + EDGE + PAD + line * (CELL + GAP),
+      width: this.wide, height: CELL,
+    };
+  }
+
+  // The position under the pointer, or null.
+  at({ clientX, clientY }) {
+    const box = this.box.getBoundingClientRect();
+    const x = clientX - box.left - this.inner, y = clientY - box.top + this.top;
+    const row = Math.floor(y / this.pitch);
+    const line = Math.floor((y - row * this.pitch - EDGE - PAD) / (CELL + GAP));
+    const column = Math.floor(x / (this.wide + GAP));
+    const within = line * this.columns + column;
+    const position = row * this.lane.start.block + within;
+    const inside = column >= 0 && column < this.columns && line >= 0
+      && within < this.lane.start.block && position < this.lane.cells.length;
+    return inside && row >= 0 ? position : null;
+  }
+
+  reveal(position) {
+    const top = Math.floor(position / this.lane.start.block) * this.pitch;
+    const bottom = top + this.pitch - this.height;
+    const to = bottom > this.top ? bottom : Math.min(top, this.top);
+    if (to === this.top) return;
+    this.top = this.box.scrollTop = to;
+    this.draw();
+  }
+
+  // All that is in sight.
+  draw() {
+    const { lane, width, height, top, pitch } = this;
+    if (!width) return;
+    this.brush ??= new Brush(lane.section);
+    this.pen = sheet(this.canvas, width, height);
+    this.pen.textBaseline = 'middle';
+    const first = Math.floor(top / pitch);
+    const last = Math.min(lane.rows.length, Math.ceil((top + height) / pitch));
+    for (let row = first; row < last; row++) this.drawRow(row, row * pitch - top);
+    this.changed.clear();
+    this.box.dataset.known = lane.known;
+  }
+
+  // What has changed since, if it is in sight.
+  update() {
+    if (!this.pen) return this.draw();
+    for (const row of this.changed) {
+      const y = row * this.pitch - this.top;
+      if (y + this.pitch <= 0 || y >= this.height) continue;
+      this.pen.clearRect(0, y, this.width, this.pitch);
+      this.drawRow(row, y);
+    }
+    this.changed.clear();
+    this.box.dataset.known = this.lane.known;
+  }
+
+  drawRow(row, y) {
+    const { pen, brush, lane, left } = this;
+    const state = lane.rows[row];
+    pen.fillStyle = brush.ink.muted;
+    pen.font = `12px ${brush.ink.font}`;
+    pen.textAlign = 'left';
+    pen.fillText(String(row + 1), 0, y + this.tall / 2);
+    if (lane.diffusion) {
+      pen.fillText(STATE_WORDS[state], NUMBER, y + this.tall / 2);
+      brush.frame(pen, left, y, this.width - left, this.tall, state);
+    }
+    const from = row * lane.start.block;
+    const until = Math.min(from + lane.start.block, lane.cells.length);
+    for (let position = from; position < until; position++) this.drawCell(position, state);
+  }
+
+  drawCell(position, state) {
+    const { pen, brush, lane, top } = this;
+    const { token } = lane.cells[position];
+    const { x, y, width } = this.place(position);
+    const now = lane.fresh.has(position), beyond = position > lane.stopAt;
+    const forced = Boolean(token && token.flags & FORCED);
+    brush.cell(pen, x, y - top, width, { known: token, now, forced, beyond, cached: state === 'cached' });
+    if (token && this.size) this.drawText(this.textOf(token), x + width / 2, y - top + CELL / 2, now, beyond);
+    if (position === lane.cursor) {
+      pen.strokeStyle = brush.ink.ink;
+      pen.lineWidth = 2;
+      pen.strokeRect(x, y - top, width, CELL);
+    }
+  }
+
+  textOf({ text, flags }) {
+    return flags & STOP ? '■' : visible(text);
+  }
+
+  drawText(text, x, y, now, beyond) {
+    const { pen, brush: { ink } } = this;
+    pen.font = `${now ? 650 : 400} ${this.size}px ${ink.font}`;
+    pen.fillStyle = now ? ink.on : beyond ? ink.muted : ink.ink;
+    pen.textAlign = 'center';
+    pen.fillText(this.fit(text, now), x, y);
+  }
+
+  // As much of a text as has room in a cell.
+  fit(text, now) {
+    const key = `${now}${text}`;
+    let kept = this.fitted.get(key);
+    if (kept === undefined) {
+      const letters = Array.from(text);
+      while (letters.length > 1 && this.pen.measureText(letters.join('')).width > this.wide) letters.pop();
+      kept = letters.join('');
+      this.fitted.set(key, kept);
+    }
+    return kept;
+  }
+}
+
+// The legend's samples, by the same brush.
+function drawLegend() {
+  const brush = new Brush(find('.legend'));
+  for (const canvas of root.querySelectorAll('.legend canvas')) {
+    const pen = sheet(canvas, 22, 16);
+    const { cell, frame } = canvas.dataset;
+    if (frame) brush.frame(pen, 0, 0, 22, 16, frame);
+    else brush.cell(pen, 0, 0, 22, Object.fromEntries(cell.split(' ').map((word) => [word, true])), 16);
+  }
+}
