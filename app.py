@@ -18,6 +18,8 @@ if LENT:
 
 import torch  # noqa: E402
 
+from app.apart import Apart, give_way, lanes_apart  # noqa: E402
+from app.elsewhere import borrowing, compute  # noqa: E402
 from app.lanes import Host, loaded_model, models_in  # noqa: E402
 from app.race import DEVICE  # noqa: E402
 from app.remote import Server  # noqa: E402
@@ -25,7 +27,7 @@ from app.rivals import add_options, chosen_runners, rival_pair  # noqa: E402
 from app.share import share_note  # noqa: E402
 from app.store import Store, StoreError, open_store  # noqa: E402
 from app.ui import build, launch_options  # noqa: E402
-from app.zero import borrowing, compute, duration  # noqa: E402
+from app.zero import duration, lent  # noqa: E402
 from d2f.bench.machine import default_dtype  # noqa: E402
 from d2f.engine import Engine, chosen_engine  # noqa: E402
 from d2f.models import found_here  # noqa: E402
@@ -140,7 +142,13 @@ host = Host(args.engine, args.models_dir, args.pairs, args.refused)
 if LENT:
     for decoder in RACING:  # what is on the GPU now goes there again with every call
         loaded_model(args.pairs[args.pair].lanes[decoder][0], host)
-    host = replace(host, borrowed=borrowing(spaces.GPU(duration=duration)(compute)))
+    host = replace(host, borrowed=borrowing(lent(spaces.GPU(duration=duration)(compute))))
+elif args.engine.device == "cpu":  # which models and pages share
+    apart = Apart()
+    if __name__ == "__main__":
+        apart.start()  # it needs seconds to load torch
+        give_way()
+    host = replace(host, apart=lanes_apart(apart))
 demo = build(args.pair, host, store=race_store(args.store))
 
 if __name__ == "__main__":

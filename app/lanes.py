@@ -96,7 +96,8 @@ class Host:
     """Where and how models run, and a folder whose models go before others.
 
     ``pairs`` are those that can race here, by name; ``refused`` says of others why they cannot.
-    ``borrowed`` makes the lanes where the GPU is lent for one call at a time.
+    ``borrowed`` makes the lanes where the GPU is lent for one call at a time, ``apart`` where the
+    models have a process of their own.
     """
 
     engine: Engine = Engine()
@@ -104,6 +105,7 @@ class Host:
     pairs: Mapping[str, Pair] = field(default_factory=lambda: PAIRS, compare=False)
     refused: Mapping[str, str] = field(default_factory=dict, compare=False)
     borrowed: "Callable[[Question, Host], list[Lane]] | None" = field(default=None, compare=False)
+    apart: "Callable[[Question, Host], list[Lane]] | None" = field(default=None, compare=False)
 
     def pair(self, name: str) -> Pair:
         """The pair of a name; ``ValueError`` if it does not race here."""
@@ -202,7 +204,7 @@ def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def _found(name: str, host: Host) -> str:
+def found_model(name: str, host: Host) -> str:
     """The model's folder in ``models_dir``, if it is there, else its name."""
     local = host.models_dir / name if host.models_dir else None
     return str(local) if local and _is_model(local) else name
@@ -216,10 +218,10 @@ def loaded_model(name: str, host: Host) -> Model:
     """
     try:
         try:
-            return load_engine(_found(name, host), host.engine)
+            return load_engine(found_model(name, host), host.engine)
         except TooLittleMemory:
             forget_models()
-            return load_engine(_found(name, host), host.engine)
+            return load_engine(found_model(name, host), host.engine)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"The model {name!r} does not load: {error}") from error
 
@@ -268,7 +270,7 @@ def _loaded(name: str, decoder: str, runner: Runner | None, host: Host) -> Model
     if isinstance(runner, Server):
         return None
     if isinstance(runner, Transformers):
-        return warm_reference(_found(name, host), host.engine.device, host.engine.dtype)
+        return warm_reference(found_model(name, host), host.engine.device, host.engine.dtype)
     return warm_model(name, decoder, host)
 
 

@@ -20,7 +20,7 @@ from app.lanes import Lane
 from d2f.events import StepEvent
 
 INTERVAL = 1 / 30
-HEARTBEAT = 0.25
+HEARTBEAT = 1.0
 BUDGET = 120.0
 PATIENCE = 0.05  # seconds to wait for another machine before looking around
 WAITING, PREPARING, RUNNING, DONE, STOPPED = "waiting", "preparing", "running", "done", "stopped"

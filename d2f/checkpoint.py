@@ -121,6 +121,13 @@ def load_model(
     return Model(name, net.eval(), tokenizer)
 
 
+def load_tokenizer(name_or_folder: str | Path) -> Tokenizer:
+    """The tokenizer of :func:`load_model`'s model, without its weights; raises what that does."""
+    published = PUBLISHED.get(str(name_or_folder))
+    folder = _download(published, None)[0] if published else find_folder(name_or_folder)
+    return Tokenizer(folder, _stop_ids(folder))
+
+
 def find_folder(name_or_folder: str | Path) -> Path:
     """The folder of an embedded model, of a path, or of a repository of the hub by its id."""
     return _from_hub(name_or_folder, "model") or model_folder(name_or_folder)

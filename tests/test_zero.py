@@ -10,10 +10,11 @@ import pytest
 from folders import save_pair
 
 from app.conversation import Conversation
+from app.elsewhere import Steps, borrowing, compute
 from app.lanes import Host, Question, loaded_model, pair_lanes, warm_model
 from app.race import merge
 from app.run import SETTINGS, tell
-from app.zero import LONGEST, Steps, borrowing, compute, duration
+from app.zero import LONGEST, duration, lent
 from d2f import D2FConfig
 from d2f.registry import Pair
 
@@ -92,7 +93,7 @@ def test_the_lenders_own_words_reach_the_visitor(pair: Pair):
         raise gr.Error("no GPU time left today")
         yield
 
-    host = Host(pairs={pair.name: pair}, borrowed=borrowing(refused))
+    host = Host(pairs={pair.name: pair}, borrowed=borrowing(lent(refused)))
     values = [getattr(pair.config, name) for name in SETTINGS]
     *_, last = tell("Hello", pair.name, values, None, host)
     assert "no GPU time left today" in last.packed

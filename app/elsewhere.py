@@ -1,0 +1,70 @@
+"""Lanes that compute in another process: what it tells of a run, and lanes made of that here.
+
+One call owns both lanes and merges them by their clocks; its events come here one after the other.
+The race here asks the lanes in the same order, since it reads the same clocks, so that everything
+else stays as it is. Knows nothing of how the two processes talk.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import Any
+
+from app.lanes import RACING, Host, Lane, Question, loaded_model, pair_lanes
+from app.race import merge
+from d2f.tokenizer import Tokenizer
+
+Steps = Generator[Any, None, None]
+
+
+def compute(question: Question, host: Host) -> Steps:
+    """What runs there: what the lanes are, then every move of theirs."""
+    lanes = pair_lanes(question, host)
+    try:
+        yield [(lane.name, lane.header, lane.chat) for lane in lanes]
+        yield from merge(lanes)
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _loaded_tokenizer(name: str, host: Host) -> Tokenizer:
+    return loaded_model(name, host).tokenizer
+
+
+def borrowing(
+    borrowed: Callable[[Question, Host], Steps],
+    tokenizer: Callable[[str, Host], Tokenizer] = _loaded_tokenizer,
+) -> Callable[[Question, Host], list[Lane]]:
+    """``pair_lanes`` by way of ``borrowed``, which is :func:`compute` run elsewhere.
+
+    ``tokenizer`` gives that of a model by its name.
+    """
+
+    def lanes_elsewhere(question: Question, host: Host) -> list[Lane]:
+        steps = borrowed(question, replace(host, borrowed=None, apart=None))
+        described = next(steps)
+        lanes, running = [], set(range(len(described)))
+        for index, (name, header, chat) in enumerate(described):
+            model, _ = question.pair.lanes[RACING[index]]
+            reader = tokenizer(model, host)
+            source = _events(index, steps, running)
+            next(source)  # begun, so that closing it is noticed
+            lanes.append(Lane(name, header, source, reader.token_text, reader.decode, chat))
+        return lanes
+
+    return lanes_elsewhere
+
+
+def _events(index: int, steps: Steps, running: set[int]) -> Steps:
+    """One lane's part of the moves, up to its finish; the last lane to finish ends the call."""
+    try:
+        yield None
+        for moved, event in steps:
+            assert moved == index, "both sides read the same clocks"
+            yield event
+            if event.finish_reason is not None:
+                return
+    finally:
+        running.discard(index)
+        if not running:
+            steps.close()
