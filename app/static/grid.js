@@ -125,15 +125,17 @@ class Grid {
   // A new run: as many rows as its canvas of tokens has blocks.
   begin() {
     this.rule();
-    this.paper.style.height = `${this.lane.rows.length * this.pitch}px`;
     this.top = this.box.scrollTop = 0;
+    this.draw();
   }
 
+  // Another size, or another zoom: what is in sight stays there.
   measure() {
     this.width = this.box.clientWidth;
     this.height = this.box.clientHeight;
-    this.begin();
-    this.draw();
+    this.rule();
+    this.top = this.box.scrollTop;
+    this.dress();
   }
 
   // Other colours or fonts: whatever was made from them is made anew.
@@ -155,6 +157,7 @@ class Grid {
     this.wide = Math.max(1, room / this.columns);
     this.size = this.wide < 19 ? 0 : this.wide < 24 ? 9.5 : 11; // of a token's text
     this.fitted.clear();
+    this.paper.style.height = `${this.lane.rows.length * this.pitch}px`;
   }
 
   // Where a position's cell stands on the whole sheet.

@@ -107,7 +107,6 @@ class Lane {
     this.shown = { time: 0, tokens: 0, forwards: 0 };
     this.answer.replaceChildren();
     this.sheet.begin();
-    this.sheet.draw();
     for (const node of Object.values(this.figures)) setText(node, '–');
     this.inspect(null);
     this.setState('waiting');
@@ -170,7 +169,7 @@ class Lane {
     this.cells[position].token = { text, confidence, flags, step: event.forwards };
     this.known += 1;
     this.span(Math.floor(position / this.start.block)).commits.push(event.time);
-    if (flags & STOP) this.stopAt = Math.min(this.stopAt, position);
+    if (flags & STOP) this.stop(position);
     this.unsaid.push([position, text, flags]);
   }
 
@@ -209,10 +208,16 @@ class Lane {
     setText(span, flags & STOP ? '' : text);
   }
 
+  // No cell behind this one belongs to the answer.
+  stop(position) {
+    if (position >= this.stopAt) return;
+    this.stopAt = position;
+    this.rows.forEach((_, row) => this.sheet.changed.add(row));
+  }
+
   finish(reason) {
     this.done = true;
-    this.stopAt = Math.min(this.stopAt, this.shown.tokens);
-    this.rows.forEach((_, row) => this.sheet.changed.add(row));
+    this.stop(this.shown.tokens);
     this.setState(reason === 'stop' ? 'finished' : 'cut at max new tokens');
   }
 
