@@ -146,7 +146,9 @@ if LENT:
 elif args.engine.device == "cpu":  # which models and pages share
     apart = Apart()
     if __name__ == "__main__":
-        apart.start()  # it needs seconds to load torch
+        # Now, since it takes seconds to load torch, and by the thread that starts another one if it
+        # dies and that runs what is not raced apart: that one gives way to nobody.
+        DEVICE.submit(apart.start).result()
         give_way()
     host = replace(host, apart=lanes_apart(apart))
 demo = build(args.pair, host, store=race_store(args.store))

@@ -9,10 +9,10 @@ of what a run is.
 import logging
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -27,9 +27,13 @@ from d2f.checkpoint import load_tokenizer
 from d2f.tokenizer import Tokenizer
 
 STEP, DONE, FAILED = "step", "done", "failed"
-GIVE_WAY = 10  # how much nicer the server is than the models
+GIVE_WAY = 10  # how much nicer the server is than the models; Linux counts it by the thread
 ROOT = Path(__file__).parents[1]
-PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from app.apart import main; main()"
+# Ctrl+C is the server's, which then leaves; ignored before torch takes its seconds to load.
+PROGRAM = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "sys.path.insert(0, sys.argv[1]); from app.apart import main; main()"
+)
 
 
 class Apart:
@@ -96,7 +100,10 @@ class Apart:
 
 
 def lanes_apart(apart: Apart) -> Callable[[Question, Host], list[Lane]]:
-    """``pair_lanes`` by way of ``apart``; rivals' lanes, on other machines perhaps, stay here."""
+    """``pair_lanes`` by way of ``apart``.
+
+    Rivals' lanes stay here: one may be on another machine, and is listened to from here.
+    """
     elsewhere = borrowing(apart, _tokenizer)
 
     def lanes(question: Question, host: Host) -> list[Lane]:
@@ -112,7 +119,7 @@ def _tokenizer(name: str, host: Host) -> Tokenizer:
 
 
 def give_way() -> None:
-    """Lets others go before this process and those it starts from now on, on a busy processor."""
+    """Lets others go before this thread, and whatever it starts, where the processor is busy."""
     if hasattr(os, "nice"):
         os.nice(GIVE_WAY)
 
@@ -138,7 +145,9 @@ class _Requests:
                     self.ended = number
                 else:
                     self.asked.put((number, question, host))
-        except EOFError:  # the server is gone
+        except EOFError:
+            pass  # the server is gone
+        finally:  # nothing can be asked any more, whatever happened
             self.ended = sys.maxsize
             self.asked.put(None)
 
@@ -155,7 +164,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
                 _write(replies, (STEP, step))
             last = DONE, None
         except BrokenPipeError:
-            return
+            raise
         except Exception as error:
             last = FAILED, _portable(error)
         finally:
@@ -175,7 +184,7 @@ def _portable(error: Exception) -> Exception:
 
 def main() -> None:
     """What runs in the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the server's, which then leaves
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
-    serve(sys.stdin.buffer, answers)
+    with suppress(BrokenPipeError):  # the server left in mid-run
+        serve(sys.stdin.buffer, answers)

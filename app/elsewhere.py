@@ -42,15 +42,19 @@ def borrowing(
 
     def lanes_elsewhere(question: Question, host: Host) -> list[Lane]:
         steps = borrowed(question, replace(host, borrowed=None, apart=None))
-        described = next(steps)
-        lanes, running = [], set(range(len(described)))
-        for index, (name, header, chat) in enumerate(described):
-            model, _ = question.pair.lanes[RACING[index]]
-            reader = tokenizer(model, host)
-            source = _events(index, steps, running)
-            next(source)  # begun, so that closing it is noticed
-            lanes.append(Lane(name, header, source, reader.token_text, reader.decode, chat))
-        return lanes
+        try:
+            described = next(steps)
+            lanes, running = [], set(range(len(described)))
+            for index, (name, header, chat) in enumerate(described):
+                model, _ = question.pair.lanes[RACING[index]]
+                reader = tokenizer(model, host)
+                source = _events(index, steps, running)
+                next(source)  # begun, so that closing it is noticed
+                lanes.append(Lane(name, header, source, reader.token_text, reader.decode, chat))
+            return lanes
+        except BaseException:
+            steps.close()  # there are no lanes that will
+            raise
 
     return lanes_elsewhere
 

@@ -60,9 +60,9 @@ const chart = {
   },
 };
 
-// The smallest of 1, 2, 4, 6, 8, 10 times a power of ten that is not below the value.
+// The smallest of 1, 2, 4, 6, 8, 10 times a power of ten that is not below the value; 0 of 0.
 function nice(value) {
-  const power = 10 ** Math.floor(Math.log10(value || 1));
+  const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 4, 6, 8, 10].find((step) => step * power >= value * 0.999) * power;
 }
 

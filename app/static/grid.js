@@ -31,7 +31,6 @@ function pattern(size, draw) {
   const scale = window.devicePixelRatio || 1;
   const tile = document.createElement('canvas');
   draw(sheet(tile, size, size));
-  tile.width ||= 1;
   const repeated = tile.getContext('2d').createPattern(tile, 'repeat');
   repeated.setTransform(new DOMMatrix().scale(size / tile.width, size / tile.height));
   return repeated;
@@ -129,16 +128,16 @@ class Grid {
     this.draw();
   }
 
-  // Another size, or another zoom: what is in sight stays there.
+  // Another size: what is in sight stays there.
   measure() {
     this.width = this.box.clientWidth;
     this.height = this.box.clientHeight;
     this.rule();
     this.top = this.box.scrollTop;
-    this.dress();
+    this.draw();
   }
 
-  // Other colours or fonts: whatever was made from them is made anew.
+  // Other colours, or other pixels: the brush is made anew.
   dress() {
     this.brush = null;
     this.draw();
@@ -155,7 +154,7 @@ class Grid {
     this.inner = this.left + EDGE + PAD;
     const room = this.width - this.inner - EDGE - PAD - (this.columns - 1) * GAP;
     this.wide = Math.max(1, room / this.columns);
-    this.size = this.wide < 19 ? 0 : this.wide < 24 ? 9.5 : 11; // of a token's text
+    this.size = this.wide < 15 ? 0 : this.wide < 24 ? 9.5 : 11; // of a token's text
     this.fitted.clear();
     this.paper.style.height = `${this.lane.rows.length * this.pitch}px`;
   }
@@ -187,8 +186,9 @@ class Grid {
   }
 
   reveal(position) {
-    const top = Math.floor(position / this.lane.start.block) * this.pitch;
-    const bottom = top + this.pitch - this.height;
+    const { y, height } = this.place(position); // its line: a block may be taller than the grid
+    const top = y - EDGE - PAD;
+    const bottom = y + height + PAD + EDGE + GAP - this.height;
     const to = bottom > this.top ? bottom : Math.min(top, this.top);
     if (to === this.top) return;
     this.top = this.box.scrollTop = to;
@@ -206,7 +206,6 @@ class Grid {
     const last = Math.min(lane.rows.length, Math.ceil((top + height) / pitch));
     for (let row = first; row < last; row++) this.drawRow(row, row * pitch - top);
     this.changed.clear();
-    this.box.dataset.known = lane.known;
   }
 
   // What has changed since, if it is in sight.
@@ -215,11 +214,10 @@ class Grid {
     for (const row of this.changed) {
       const y = row * this.pitch - this.top;
       if (y + this.pitch <= 0 || y >= this.height) continue;
-      this.pen.clearRect(0, y, this.width, this.pitch);
+      this.pen.clearRect(0, y - GAP / 2, this.width, this.pitch);
       this.drawRow(row, y);
     }
     this.changed.clear();
-    this.box.dataset.known = this.lane.known;
   }
 
   drawRow(row, y) {
@@ -260,7 +258,7 @@ class Grid {
   drawText(text, x, y, now, beyond) {
     const { pen, brush: { ink } } = this;
     pen.font = `${now ? 650 : 400} ${this.size}px ${ink.font}`;
-    pen.fillStyle = now ? ink.on : beyond ? ink.muted : ink.ink;
+    pen.fillStyle = beyond ? ink.muted : now ? ink.on : ink.ink;
     pen.textAlign = 'center';
     pen.fillText(this.fit(text, now), x, y);
   }

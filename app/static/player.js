@@ -101,8 +101,9 @@ function frame(now) {
     player.clock = jump ? limit() : Math.min(player.clock + passed * speed(), limit());
     if (lanes.filter((lane) => lane.advance(player.clock)).length) player.unpainted = true;
     player.paints += 1;
-    if (player.unpainted) paint(player.paints % WHOLE === 0);
-    if (player.paints % WHOLE === 0) drawTransport();
+    const whole = jump || player.paints % WHOLE === 0;
+    if (player.unpainted) paint(whole);
+    if (whole) drawTransport();
   }
   if (lanes.every((lane) => lane.exhausted) && (player.end || !player.live)) arrive();
   else nextFrame();
@@ -169,6 +170,12 @@ function dress() {
   lanes.forEach((lane) => lane.sheet.dress());
   pipeline.dress();
   drawLegend();
+}
+
+// A canvas has the pixels of the screen and the zoom it was drawn for.
+function watchPixels() {
+  const same = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
+  same.addEventListener('change', () => { dress(); watchPixels(); }, { once: true });
 }
 
 function drawRatio([first, second]) {
@@ -351,6 +358,7 @@ const dresser = new MutationObserver(dress);
 for (const node of [document.documentElement, document.body]) {
   dresser.observe(node, { attributes: true, attributeFilter: ['class'] });
 }
+watchPixels();
 drawLegend();
 noteSpeed();
 chart.begin();

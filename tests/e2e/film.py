@@ -29,7 +29,7 @@ def pictures(page: Page) -> list[Image.Image]:
             "(node, at) => { node.value = at; node.dispatchEvent(new Event('input')); }",
             seconds * n / count,
         )
-        page.wait_for_timeout(60)  # a frame of the browser, and the cells' colours
+        page.wait_for_timeout(60)  # a frame of the browser
         frames.append(Image.open(io.BytesIO(stage.screenshot())).convert("RGB"))
     return frames
 

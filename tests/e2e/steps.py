@@ -56,13 +56,12 @@ def expect_figures(page: Page, index: int, trace: Trace) -> None:
 
 def known(page: Page, index: int) -> int:
     """How many tokens the lane's grid shows as decided."""
-    return int(lane(page, index).locator(".grid").get_attribute("data-known"))
+    return lane(page, index).evaluate("node => node.lane.known")
 
 
 def expect_known(page: Page, index: int, at_least: int = 1) -> None:
     page.wait_for_function(
-        "([index, least]) => document.querySelector(`[data-lane='${index}'] .grid`)"
-        ".dataset.known >= least",
+        "([index, least]) => document.querySelector(`[data-lane='${index}']`).lane.known >= least",
         arg=[index, at_least],
     )
 
