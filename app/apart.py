@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,10 +20,8 @@ from threading import Thread
 from typing import Any, BinaryIO
 
 from app.elsewhere import Steps, borrowing, compute
-from app.lanes import Host, Lane, Question, found_model, pair_lanes
+from app.lanes import Host, Lane, Question, pair_lanes
 from app.rivals import RivalPair
-from d2f.checkpoint import load_tokenizer
-from d2f.tokenizer import Tokenizer
 
 STEP, DONE, FAILED = "step", "done", "failed"
 GIVE_WAY = 10  # how much nicer the server is than the models; Linux counts it by the thread
@@ -104,18 +101,13 @@ def lanes_apart(apart: Apart) -> Callable[[Question, Host], list[Lane]]:
 
     Rivals' lanes stay here: one may be on another machine, and is listened to from here.
     """
-    elsewhere = borrowing(apart, _tokenizer)
+    elsewhere = borrowing(apart)
 
     def lanes(question: Question, host: Host) -> list[Lane]:
         here = isinstance(question.pair, RivalPair)
         return pair_lanes(question, host) if here else elsewhere(question, host)
 
     return lanes
-
-
-@lru_cache(maxsize=16)
-def _tokenizer(name: str, host: Host) -> Tokenizer:
-    return load_tokenizer(found_model(name, host))
 
 
 def give_way() -> None:

@@ -7,10 +7,12 @@ else stays as it is. Knows nothing of how the two processes talk.
 
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from app.lanes import RACING, Host, Lane, Question, loaded_model, pair_lanes
+from app.lanes import RACING, Host, Lane, Question, found_model, pair_lanes
 from app.race import merge
+from d2f.checkpoint import load_tokenizer
 from d2f.tokenizer import Tokenizer
 
 Steps = Generator[Any, None, None]
@@ -27,18 +29,15 @@ def compute(question: Question, host: Host) -> Steps:
             lane.close()
 
 
-def _loaded_tokenizer(name: str, host: Host) -> Tokenizer:
-    return loaded_model(name, host).tokenizer
+@lru_cache(maxsize=16)
+def _tokenizer(name: str, host: Host) -> Tokenizer:
+    return load_tokenizer(found_model(name, host))
 
 
 def borrowing(
     borrowed: Callable[[Question, Host], Steps],
-    tokenizer: Callable[[str, Host], Tokenizer] = _loaded_tokenizer,
 ) -> Callable[[Question, Host], list[Lane]]:
-    """``pair_lanes`` by way of ``borrowed``, which is :func:`compute` run elsewhere.
-
-    ``tokenizer`` gives that of a model by its name.
-    """
+    """``pair_lanes`` by way of ``borrowed``, which is :func:`compute` run elsewhere."""
 
     def lanes_elsewhere(question: Question, host: Host) -> list[Lane]:
         steps = borrowed(question, replace(host, borrowed=None, apart=None))
@@ -47,7 +46,7 @@ def borrowing(
             lanes, running = [], set(range(len(described)))
             for index, (name, header, chat) in enumerate(described):
                 model, _ = question.pair.lanes[RACING[index]]
-                reader = tokenizer(model, host)
+                reader = _tokenizer(model, host)
                 source = _events(index, steps, running)
                 next(source)  # begun, so that closing it is noticed
                 lanes.append(Lane(name, header, source, reader.token_text, reader.decode, chat))
