@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from itertools import takewhile
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
+from typing import Self
 
 from app.lanes import Lane
 from d2f.events import StepEvent
@@ -23,6 +24,7 @@ INTERVAL = 1 / 30
 HEARTBEAT = 1.0
 BUDGET = 120.0
 PATIENCE = 0.05  # seconds to wait for another machine before looking around
+FAREWELL = 0.5  # seconds at most that the next run waits until a visitor was told of the last
 WAITING, PREPARING, RUNNING, DONE, STOPPED = "waiting", "preparing", "running", "done", "stopped"
 
 Moved = tuple[int, StepEvent]
@@ -80,6 +82,9 @@ class Race:
     ``prepare`` builds the lanes on the device thread, so loading a model waits its turn as well.
     ``budget`` bounds the seconds of wall clock for which the lanes may hold the device. Who set
     ``stop`` ends the work within one step, like :meth:`stop`.
+
+    As a context it keeps the device, for ``FAREWELL`` at most, until it is left: on a CPU, whatever
+    is still to be told of this run would slow the next.
     """
 
     def __init__(
@@ -97,6 +102,16 @@ class Race:
         self._moved: SimpleQueue[Moved | None] = SimpleQueue()
         self._stop = stop or Event()
         self._turn: Future[None] | None = None
+        self._failure: Exception | None = None
+        self._left = Event()
+        self._left.set()
+
+    def __enter__(self) -> Self:
+        self._left.clear()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
 
     @property
     def ahead(self) -> int:
@@ -130,10 +145,13 @@ class Race:
                 if over or (self.stopping and self.phase == WAITING):
                     break
                 time.sleep(interval)
-            if work.cancel():
+            if not over and work.cancel():
                 self.phase = STOPPED
-            else:
-                work.result()
+                return
+            while not over:  # it had just begun
+                _, over = self._take(heartbeat)
+            if self._failure is not None:
+                raise self._failure
         finally:
             self.stop()
 
@@ -157,9 +175,12 @@ class Race:
                 finally:
                     for lane in self.lanes:
                         lanes.callback(lane.close)
+        except Exception as error:
+            self._failure = error
         finally:
             self.phase = STOPPED if self.stopping else DONE
             self._moved.put(None)
+            self._left.wait(FAREWELL)
 
     def _run(self) -> None:
         if self.stopping:

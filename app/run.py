@@ -84,19 +84,19 @@ def tell(
     try:
         question = ask(prompt, pair, settings, host, past, drop_oldest)
         lanes = host.borrowed or host.apart or pair_lanes
-        race = Race(lambda: lanes(question, host), stop=stop)
         # A lane elsewhere takes its time as it is.
         slow = host.engine.device == "cpu" and not isinstance(question.pair, RivalPair)
-        for messages in report(race, SLOW_MOTION if slow else REAL_TIME):
-            yield Told(pack(messages))
-        if race.phase == STOPPED:
-            yield Told(pack([{"kind": "stopped"}]))
-        else:
-            past = _told_before(question, race.lanes)
-            judged = judge(known, race.lanes)
-            recording = record(question.prompt, race.lanes, judged, past.turns)
-            after = _after(past, question.prompt, race.lanes)
-            yield Told(pack([end(recording)]), after, recording)
+        with Race(lambda: lanes(question, host), stop=stop) as race:
+            for messages in report(race, SLOW_MOTION if slow else REAL_TIME):
+                yield Told(pack(messages))
+            if race.phase == STOPPED:
+                yield Told(pack([{"kind": "stopped"}]))
+            else:
+                past = _told_before(question, race.lanes)
+                judged = judge(known, race.lanes)
+                recording = record(question.prompt, race.lanes, judged, past.turns)
+                after = _after(past, question.prompt, race.lanes)
+                yield Told(pack([end(recording)]), after, recording)
     except ValueError as error:
         yield Told(pack([{"kind": "error", "text": str(error)}]))
     except Exception as error:

@@ -79,10 +79,8 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
         pair_box, settings = _settings(pair, host)
         board = RaceBoard()
         shown = [board, recording]
-        changes = [
-            *_share(recording, visitors, shown, store),
-            *_gallery(recordings, visitors, shown),
-        ]
+        _share(recording, visitors, shown, store)
+        _gallery(recordings, visitors, shown)
         fresh.click(_draw, None, [prompt, problem, follow], **QUIET)
         asked = [problem, prompt, follow, drop, conversation, pair_box, *settings]
 
@@ -96,7 +94,7 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
         told = [*shown, conversation]
         runs = ((run.click, ran, told), (prompt.submit, ran, told))
         for trigger, handler, outputs in (*runs, (talk[0].click, ran_again, [*told, prompt])):
-            change = trigger(
+            trigger(
                 handler,
                 asked,
                 outputs,
@@ -104,7 +102,6 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
                 concurrency_limit=VISITORS,
                 **QUIET,
             )
-            changes.append(change)
         talk[1].click(
             _stopping(visitors, _edit),
             conversation,
@@ -122,7 +119,7 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
             query = dict(request.query_params)
             return _open(recordings, pair, host, store, fragment, saved, query)
 
-        change = demo.load(
+        demo.load(
             opened,
             [fragment, conversation],
             [*shown, follow, prompt, pair_box, *settings],
@@ -130,7 +127,7 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
             concurrency_limit=VISITORS,
             **QUIET,
         )
-        linked = opener.click(
+        opener.click(
             _stopping(visitors, _open_link),
             fragment,
             shown,
@@ -139,7 +136,7 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
             concurrency_limit=VISITORS,
             **QUIET,
         )
-        _charts(recording, [*changes, change, linked])
+        _charts(recording)
         _benchmarks(settings)
         add_endpoints(host, pair, visitors)
     return demo.queue(api_open=False, max_size=QUEUE_SIZE)
@@ -255,9 +252,7 @@ def _settings(chosen: str, host: Host) -> tuple[gr.Dropdown, list[gr.Number]]:
     return box, fields
 
 
-def _share(
-    recording: gr.State, visitors: Visitors, shown: list[Any], store: Store | None
-) -> list[Any]:
+def _share(recording: gr.State, visitors: Visitors, shown: list[Any], store: Store | None) -> None:
     """What to do with the race on the board; the link is copied by the board's own script."""
     with gr.Row(elem_id="share"):
         gr.Button("Copy link", size="sm", scale=0, min_width=150, elem_id="copy-link")
@@ -273,7 +268,7 @@ def _share(
         if store is not None:
             _publishing(store, recording, shown[0])
     save.click(_download, recording, shown[0], **QUIET)
-    return [load.upload(_stopping(visitors, _open_file), load, shown, **QUIET)]
+    load.upload(_stopping(visitors, _open_file), load, shown, **QUIET)
 
 
 def _publishing(store: Store, recording: gr.State, board: RaceBoard) -> None:
@@ -289,21 +284,16 @@ def _publishing(store: Store, recording: gr.State, board: RaceBoard) -> None:
     button.click(publish_for, recording, board, **QUIET)
 
 
-def _charts(recording: gr.State, changes: list[Any]) -> None:
+def _charts(recording: gr.State) -> None:
     """Figures of the race on the board, drawn while they are looked at."""
-    looking = gr.State(False)
     with gr.Accordion("Charts of this race", open=False, elem_id="charts") as panel:
         with gr.Row():
             plots = [gr.Plot(label=title, min_width=340) for title in TITLES]
-    panel.expand(lambda race: (True, *_figures(race)), recording, [looking, *plots], **QUIET)
-    panel.collapse(lambda: False, None, looking, queue=False, **QUIET)
-    for change in changes:
-        change.then(
-            lambda race, open: _figures(race) if open else [gr.skip()] * len(TITLES),
-            [recording, looking],
-            plots,
-            **QUIET,
-        )
+    # Clicked by the board's script when a race ends while the panel is open. Asked here after every
+    # race instead, the server would be at work while the next visitor's is measured.
+    redraw = gr.Button("Draw the charts of this race", visible="hidden", elem_id="redraw")
+    for looked_at in (panel.expand, redraw.click):
+        looked_at(_figures, recording, plots, **QUIET)
 
 
 def _benchmarks(settings: list[gr.Number]) -> None:
@@ -344,9 +334,9 @@ def _figures(recording: Recording | None) -> list[Any]:
     return figures(recording) if recording else [None] * len(TITLES)
 
 
-def _gallery(recordings: list[Shown], visitors: Visitors, shown: list[Any]) -> list[Any]:
+def _gallery(recordings: list[Shown], visitors: Visitors, shown: list[Any]) -> None:
     if not recordings:
-        return []
+        return
     with gr.Row(elem_id="gallery"):
         group = gr.Dataset(
             components=[gr.Textbox(visible=False)],
@@ -356,7 +346,7 @@ def _gallery(recordings: list[Shown], visitors: Visitors, shown: list[Any]) -> l
             type="index",
         )
         show = _stopping(visitors, partial(_show_known, recordings))
-        return [group.click(show, group, shown, queue=False, **QUIET)]
+        group.click(show, group, shown, queue=False, **QUIET)
 
 
 # ---- what happens

@@ -165,6 +165,25 @@ def test_visitors_in_line_know_how_many_are_before_them(device):
     assert sum(len(batch) for batch in batches[2]) == 9 and line[2].ahead == 0
 
 
+def test_the_next_run_waits_until_the_last_has_been_told(device, monkeypatch):
+    monkeypatch.setattr("app.race.FAREWELL", 60.0)
+    second = Race(recorded, device)
+    with Race(recorded, device) as first:
+        assert sum(len(batch) for batch in first.batches(**FAST)) == 9
+        waiting = second.batches(**FAST)
+        assert next(waiting) == [] and second.phase == WAITING
+    assert sum(len(batch) for batch in waiting) == 9
+
+
+def test_a_visitor_who_takes_long_to_be_told_keeps_the_device_for_a_moment_only(
+    device, monkeypatch
+):
+    monkeypatch.setattr("app.race.FAREWELL", 0.05)
+    with Race(recorded, device) as first:
+        list(first.batches(**FAST))
+        assert sum(len(batch) for batch in Race(recorded, device).batches(**FAST)) == 9
+
+
 def test_a_failing_preparation_is_reported(device):
     def prepare() -> list[Lane]:
         raise ValueError("no such model")

@@ -297,6 +297,7 @@ const KINDS = {
   end: (message) => {
     player.end = message;
     lanes.forEach((lane) => lane.close());
+    if (document.querySelector('#charts > button.open')) document.getElementById('redraw').click();
   },
   error: (message, own) => {
     if (own) {

@@ -2,39 +2,38 @@
 
 Main-thread milliseconds an update in a real headless Chromium while two lanes fill a canvas of 512
 tokens each, live, 30 updates a second; and the measured tokens/s of both lanes of the embedded pair
-while five visitors watch, against the same prompts without a page. Visitors have machines of their
-own: their browsers get what the server and the models leave of this one (Linux's idle class), and
-for comparison an equal share. Figures go to stdout, a JSON object a measurement. Not part of the
-suite, whose machines are not quiet.
+on the page as it is started by a user, while five visitors watch, against the same prompts without
+a page. Visitors have machines of their own: their browsers, and Playwright, which drives them, get
+what the server and the models leave of this one (Linux's idle class), and for comparison an equal
+share. Figures go to stdout, a JSON object a measurement. Not part of the suite, whose machines are
+not quiet.
 """
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pytest
-import torch
 from conftest import CHROMIUM, FLAGS
 from playwright.sync_api import Browser, Page
 from races import header
 from servers import free_port
 
 import app.run
-from app.apart import Apart, give_way, lanes_apart
-from app.conversation import Conversation
-from app.lanes import Host, Lane, Question, recorded_lane
+from app.lanes import Host, Lane, recorded_lane
 from app.prompts import examples
-from app.race import merge
 from app.ui import build, launch_options
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace
 from d2f.bench.machine import machine
-from d2f.registry import PAIRS
 
 TOKENS, UPDATES_A_SECOND, TOKENS_AN_UPDATE, BLOCK = 512, 30, 4, 32
 VISITORS, ROUNDS = 5, 6
+PAGE = Path(__file__).with_name("measured_page.py")
 
 
 def synthetic(decoder: str) -> Lane:
@@ -71,8 +70,7 @@ def paced(events: Iterator[StepEvent]) -> Iterator[StepEvent]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[str]:
-    """The page as it ships, without recorded races, which would play at first."""
-    torch.set_num_threads(torch.get_num_interop_threads())
+    """The page in this process, so that its lanes can be replaced, without recorded races."""
     demo = build("mini", Host(), tmp_path_factory.mktemp("traces"))
     _, url, _ = demo.launch(
         server_port=free_port(), prevent_thread_lock=True, quiet=True, **launch_options()
@@ -143,80 +141,69 @@ def test_an_update_costs_the_main_thread_less_than_a_frame(
     assert told["main_thread_ms_per_update"] <= 16
 
 
-@pytest.fixture(scope="module")
-def lanes() -> Iterator[Callable[..., list[Lane]]]:
-    """Lanes of the models' own process, as the page has them on a CPU."""
-    apart = Apart()
-    apart.start()
-    make = lanes_apart(apart)
-    alone(make, ["Warm up."])
-    give_way()
-    yield make
-    apart.close()
+@pytest.fixture
+def shown() -> Iterator[tuple[str, Callable[[Sequence[str]], list[list[float]]]]]:
+    """The address of a page of its own, and what races its models with nobody at the page."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, PAGE, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def alone(prompts: Sequence[str]) -> list[list[float]]:
+        print(json.dumps(prompts), file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+
+    alone(["Warm up."])
+    yield f"http://127.0.0.1:{port}/", alone
+    process.communicate()
 
 
-def alone(make: Callable[..., list[Lane]], prompts: Sequence[str]) -> list[list[float]]:
-    """Tokens/s of both lanes on each prompt, with no page."""
-    pair, speeds = PAIRS["mini"], []
-    for prompt in prompts:
-        lanes = make(Question(pair, prompt, pair.config, Conversation("mini")), Host())
-        for _ in merge(lanes):
-            pass
-        speeds.append([lane.trace.tokens_per_second for lane in lanes])
+def watched(visitors: Browser, url: str, prompts: Sequence[str]) -> list[list[float]]:
+    """The same with five visitors at once, each watching a race of their own."""
+    pages = [opened(visitors, url, "1") for _ in range(VISITORS)]
+    for page, prompt in zip(pages, prompts, strict=True):
+        ask(page, prompt)
+    speeds = []
+    for page in pages:
+        finished(page)
+        figures = [page.locator(f"[data-lane='{i}'] [data-figure=tps]") for i in (0, 1)]
+        speeds.append([float(each.get_attribute("data-value")) for each in figures])
+    for page in pages:
+        page.context.close()
     return speeds
 
 
-def watched(
-    browser: Browser,
-    url: str,
-    make: Callable[..., list[Lane]],
-    prompts: Sequence[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> list[list[float]]:
-    """The same with five visitors at once, each watching a race of their own."""
-    ran: list[list[Lane]] = []
-
-    def prepare(*request: Any) -> list[Lane]:
-        ran.append(make(*request))
-        return ran[-1]
-
-    monkeypatch.setattr(app.run, "pair_lanes", prepare)
-    pages = [opened(browser, url, "1") for _ in range(VISITORS)]
-    for page, prompt in zip(pages, prompts, strict=True):
-        ask(page, prompt)
-    for page in pages:
-        finished(page)
-        page.context.close()
-    order = {lanes[0].chat[-1]["content"]: lanes for lanes in ran}
-    return [[lane.trace.tokens_per_second for lane in order[prompt]] for prompt in prompts]
+def only_what_is_left() -> None:
+    """Moves this process and Playwright's, which drives the browsers, to Linux's idle class."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    drivers = [each for each in children if Path(f"/proc/{each}/comm").read_text()[:4] == "node"]
+    for process in ("self", *drivers):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
 
 
-@pytest.mark.parametrize("share", ["what is left", "an equal share"])
+@pytest.mark.parametrize("share", ["an equal share", "what is left"])
 def test_five_visitors_slow_no_lane_by_more_than_a_twentieth(
-    url: str,
-    browser: Browser,
-    lanes: Callable[..., list[Lane]],
-    share: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    browser: Browser, shown: tuple[str, Callable[..., list[list[float]]]], share: str
 ):
-    theirs = tmp_path / "chromium"
-    theirs.write_text(f'#!/bin/sh\nexec chrt --idle 0 "{CHROMIUM}" "$@"\n')
-    theirs.chmod(0o755)
-    program = theirs if share == "what is left" else CHROMIUM
-    visitors = browser.browser_type.launch(executable_path=program, args=FLAGS)
+    url, alone = shown
+    if share == "what is left":
+        only_what_is_left()
+    visitors = browser.browser_type.launch(executable_path=CHROMIUM, args=FLAGS)
     groups = examples().values()
     prompts = [problem.prompt for group in groups for problem in group][:VISITORS]
-    rounds = [
-        (alone(lanes, prompts), watched(visitors, url, lanes, prompts, monkeypatch))
-        for _ in range(ROUNDS)
-    ]
+    rounds = [(alone(prompts), watched(visitors, url, prompts)) for _ in range(ROUNDS)]
     visitors.close()
     told = {}
     for index, lane in enumerate(("d2f", "ar")):
-        speeds = [median(each[index] for turn in rounds for each in turn[side]) for side in (0, 1)]
-        change = speeds[1] / speeds[0] - 1
-        told[lane] = {"alone": speeds[0], "five_visitors": speeds[1], "change": change}
+        speeds = [[each[index] for turn in rounds for each in turn[side]] for side in (0, 1)]
+        # Prompt by prompt: an answer's speed depends on what it says more than on anything else.
+        change = median(there / here for here, there in zip(*speeds, strict=True)) - 1
+        told[lane] = {
+            "alone": median(speeds[0]),
+            "five_visitors": median(speeds[1]),
+            "change": change,
+        }
     told = {"machine": machine("cpu"), "browsers_get": share, "tokens_per_second": told}
     print(json.dumps(told, indent=1))
     if share == "what is left":
