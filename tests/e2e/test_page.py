@@ -25,6 +25,7 @@ from steps import (
 
 from app.lanes import Lane, pair_lanes, recorded_lane
 from app.prompts import UNCHECKED
+from app.race import DEVICE
 from app.recording import record
 from d2f import Trace
 from d2f.registry import PAIRS
@@ -242,6 +243,50 @@ def test_examples_fill_the_prompt_and_answers_are_judged(page: Page):
     expect(page.get_by_label("Prompt")).not_to_have_value(before)
     page.get_by_role("button", name="Run the race").click()
     expect(status(page)).not_to_contain_text(UNCHECKED)
+
+
+def test_open_charts_follow_the_races_and_closed_ones_ask_for_nothing(page: Page, site: Site):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    def race(prompt: str) -> list[int]:
+        before = len(site.ran)
+        ask(page, prompt)
+        while len(site.ran) == before:
+            page.wait_for_timeout(20)
+        DEVICE.line_up(lambda: None).result(30)
+        forwards = [each.trace.forwards for each in site.ran[-1]]
+        for index, each in enumerate(forwards):
+            shown = lane(page, index).locator("[data-figure=forwards]")
+            expect(shown).to_have_attribute("data-value", str(each))
+        expect_state(page, "finished")
+        return forwards
+
+    def expect_drawn(forwards: list[int]) -> None:
+        page.wait_for_function(
+            """(forwards) => {
+              const figure = document.querySelectorAll('#charts .js-plotly-plot')[2];
+              return figure && String(figure.data.map((bars) => bars.x.length)) === forwards;
+            }""",
+            arg=",".join(map(str, forwards)),
+        )
+
+    site.prepare = recorded
+    page.locator("[name=speed][value='4']").check()
+    first = race("Count to four.")
+    panel = page.get_by_role("button", name="Charts of this race")
+    panel.click()
+    expect_drawn(first)
+    site.prepare = pair_lanes
+    second = race("Count to three.")
+    assert second != first
+    expect_drawn(second)
+    panel.click()
+    asked.clear()
+    site.prepare = recorded
+    assert race("Count again.") == first
+    joined = [url for url in asked if "/queue/join" in url]
+    assert len(joined) == 1, "the race itself, and nothing after it"
 
 
 def test_the_keyboard_runs_and_stops(page: Page, site: Site):
