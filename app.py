@@ -142,7 +142,7 @@ host = Host(args.engine, args.models_dir, args.pairs, args.refused)
 if LENT:
     for decoder in RACING:  # what is on the GPU now goes there again with every call
         loaded_model(args.pairs[args.pair].lanes[decoder][0], host)
-    host = replace(host, borrowed=borrowing(lent(spaces.GPU(duration=duration)(compute))))
+    host = replace(host, elsewhere=borrowing(lent(spaces.GPU(duration=duration)(compute))))
 elif args.engine.device == "cpu":  # which models and pages share
     apart = Apart()
     if __name__ == "__main__":
@@ -150,7 +150,7 @@ elif args.engine.device == "cpu":  # which models and pages share
         # dies and that runs what is not raced apart: that one gives way to nobody.
         DEVICE.submit(apart.start).result()
         give_way()
-    host = replace(host, apart=lanes_apart(apart))
+    host = replace(host, elsewhere=lanes_apart(apart))
 demo = build(args.pair, host, store=race_store(args.store))
 
 if __name__ == "__main__":

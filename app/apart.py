@@ -20,7 +20,7 @@ from threading import Thread
 from typing import Any, BinaryIO
 
 from app.elsewhere import Steps, borrowing, compute
-from app.lanes import Host, Lane, Question, pair_lanes
+from app.lanes import Asked, Host, Lane, Question, pair_lanes
 from app.rivals import RivalPair
 
 STEP, DONE, FAILED = "step", "done", "failed"
@@ -44,10 +44,10 @@ class Apart:
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count()
 
-    def __call__(self, question: Question, host: Host) -> Steps:
+    def __call__(self, asked: Asked, host: Host) -> Steps:
         number, kind = next(self._numbers), STEP
         self.start()
-        self._send((number, question, host))
+        self._send((number, asked, host))
         try:
             while True:
                 kind, value = self._receive()
@@ -96,16 +96,17 @@ class Apart:
             raise RuntimeError(ended) from error
 
 
-def lanes_apart(apart: Apart) -> Callable[[Question, Host], list[Lane]]:
-    """``pair_lanes`` by way of ``apart``.
+def lanes_apart(apart: Apart) -> Callable[[Asked, Host], list[Lane]]:
+    """Lanes by way of ``apart``.
 
     Rivals' lanes stay here: one may be on another machine, and is listened to from here.
     """
     elsewhere = borrowing(apart)
 
-    def lanes(question: Question, host: Host) -> list[Lane]:
-        here = isinstance(question.pair, RivalPair)
-        return pair_lanes(question, host) if here else elsewhere(question, host)
+    def lanes(asked: Asked, host: Host) -> list[Lane]:
+        if isinstance(asked, Question) and isinstance(asked.pair, RivalPair):
+            return pair_lanes(asked, host)
+        return elsewhere(asked, host)
 
     return lanes
 
@@ -125,18 +126,18 @@ class _Requests:
     """Runs as they are asked for; which ones are to end is known while they are at work."""
 
     def __init__(self, pipe: BinaryIO) -> None:
-        self.asked: SimpleQueue[tuple[int, Question, Host] | None] = SimpleQueue()
+        self.asked: SimpleQueue[tuple[int, Asked, Host] | None] = SimpleQueue()
         self.ended = -1
         Thread(target=self._read, args=(pipe,), daemon=True).start()
 
     def _read(self, pipe: BinaryIO) -> None:
         try:
             while True:
-                number, question, host = pickle.load(pipe)
-                if question is None:
+                number, asked, host = pickle.load(pipe)
+                if asked is None:
                     self.ended = number
                 else:
-                    self.asked.put((number, question, host))
+                    self.asked.put((number, asked, host))
         except EOFError:
             pass  # the server is gone
         finally:  # nothing can be asked any more, whatever happened
@@ -147,8 +148,8 @@ class _Requests:
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """Computes one run after the other, until nobody asks any more."""
     queue = _Requests(requests)
-    for number, question, host in iter(queue.asked.get, None):
-        steps = compute(question, host)
+    for number, asked, host in iter(queue.asked.get, None):
+        steps = compute(asked, host)
         try:
             for step in steps:
                 if queue.ended >= number:

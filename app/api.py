@@ -11,14 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from app.lanes import Host, Lane, live_lane, warm_model
+from app.lanes import Host, Lane, Solo, solo_lanes
 from app.prompts import check_prompt
 from app.race import STOPPED, Race
 from app.recording import check_settings
 from app.rivals import RivalPair
 from app.run import SETTINGS, tell
 from app.visitors import TooManyRuns, Visitor, Visitors, visitor
-from d2f.config import decoder_name
 from d2f.registry import catalogue_decoder, default_config
 
 CALLERS = 16
@@ -60,8 +59,7 @@ def add_endpoints(host: Host, chosen: str, visitors: Visitors) -> None:
         changes = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         yield from _generate(prompt, model, changes, host, visitors, visitor(request))
 
-    # A single model has no way to a GPU that is lent to a race.
-    for endpoint in (race,) if host.borrowed else (race, generate):
+    for endpoint in (race, generate):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=CALLERS)
 
 
@@ -107,14 +105,9 @@ def _generate(
             raise ValueError(f"model must be one of the catalogue's, got {name!r}")
         config = replace(default_config(name, pairs=own), **changes)
         check_settings(config)
-        chat = [{"role": "user", "content": check_prompt(prompt)}]
-
-        def prepare() -> list[Lane]:
-            model = warm_model(name, decoder_name(config), host)
-            return [live_lane(name, model, chat, config)]
-
+        asked, lanes = Solo(name, check_prompt(prompt), config), host.elsewhere or solo_lanes
         with visitors.run(caller) as stop:
-            race = Race(prepare, stop=stop)
+            race = Race(lambda: lanes(asked, host), stop=stop)
             for _ in race.batches():  # empty ones keep the caller's line alive while it waits
                 yield _progress(race.lanes[0]) if race.lanes else {"text": "", "phase": race.phase}
         if race.phase == STOPPED:

@@ -1,6 +1,6 @@
 """Lanes that compute in another process: what it tells of a run, and lanes made of that here.
 
-One call owns both lanes and merges them by their clocks; its events come here one after the other.
+One call owns all lanes and merges them by their clocks; its events come here one after the other.
 The race here asks the lanes in the same order, since it reads the same clocks, so that everything
 else stays as it is. Knows nothing of how the two processes talk.
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from app.lanes import RACING, Host, Lane, Question, found_model, pair_lanes
+from app.lanes import Asked, Host, Lane, Question, found_model, pair_lanes, solo_lanes
 from app.race import merge
 from d2f.checkpoint import load_tokenizer
 from d2f.tokenizer import Tokenizer
@@ -18,9 +18,9 @@ from d2f.tokenizer import Tokenizer
 Steps = Generator[Any, None, None]
 
 
-def compute(question: Question, host: Host) -> Steps:
+def compute(asked: Asked, host: Host) -> Steps:
     """What runs there: what the lanes are, then every move of theirs."""
-    lanes = pair_lanes(question, host)
+    lanes = pair_lanes(asked, host) if isinstance(asked, Question) else solo_lanes(asked, host)
     try:
         yield [(lane.name, lane.header, lane.chat) for lane in lanes]
         yield from merge(lanes)
@@ -35,18 +35,17 @@ def _tokenizer(name: str, host: Host) -> Tokenizer:
 
 
 def borrowing(
-    borrowed: Callable[[Question, Host], Steps],
-) -> Callable[[Question, Host], list[Lane]]:
-    """``pair_lanes`` by way of ``borrowed``, which is :func:`compute` run elsewhere."""
+    borrowed: Callable[[Asked, Host], Steps],
+) -> Callable[[Asked, Host], list[Lane]]:
+    """Lanes by way of ``borrowed``, which is :func:`compute` run elsewhere."""
 
-    def lanes_elsewhere(question: Question, host: Host) -> list[Lane]:
-        steps = borrowed(question, replace(host, borrowed=None, apart=None))
+    def lanes_elsewhere(asked: Asked, host: Host) -> list[Lane]:
+        steps = borrowed(asked, replace(host, elsewhere=None))
         try:
             described = next(steps)
             lanes, running = [], set(range(len(described)))
             for index, (name, header, chat) in enumerate(described):
-                model, _ = question.pair.lanes[RACING[index]]
-                reader = _tokenizer(model, host)
+                reader = _tokenizer(asked.models[index], host)
                 source = _events(index, steps, running)
                 next(source)  # begun, so that closing it is noticed
                 lanes.append(Lane(name, header, source, reader.token_text, reader.decode, chat))

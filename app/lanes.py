@@ -17,7 +17,7 @@ from app.hf import Reference, generate_steps, warm_reference
 from app.remote import ChatReader, EventsReader, Feed, RemoteError, Server
 from app.rivals import RivalPair, Runner, Transformers
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
-from d2f.config import ARConfig, DecodeConfig
+from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import prepare, trace_header
 from d2f.engine import Engine, load_engine
 from d2f.events import StepEvent
@@ -96,16 +96,15 @@ class Host:
     """Where and how models run, and a folder whose models go before others.
 
     ``pairs`` are those that can race here, by name; ``refused`` says of others why they cannot.
-    ``borrowed`` makes the lanes where the GPU is lent for one call at a time, ``apart`` where the
-    models have a process of their own.
+    ``elsewhere`` makes the lanes where the models are not in this process: the GPU is lent for one
+    call at a time, or they have a process of their own.
     """
 
     engine: Engine = Engine()
     models_dir: Path | None = None
     pairs: Mapping[str, Pair] = field(default_factory=lambda: PAIRS, compare=False)
     refused: Mapping[str, str] = field(default_factory=dict, compare=False)
-    borrowed: "Callable[[Question, Host], list[Lane]] | None" = field(default=None, compare=False)
-    apart: "Callable[[Question, Host], list[Lane]] | None" = field(default=None, compare=False)
+    elsewhere: "Callable[[Asked, Host], list[Lane]] | None" = field(default=None, compare=False)
 
     def pair(self, name: str) -> Pair:
         """The pair of a name; ``ValueError`` if it does not race here."""
@@ -126,6 +125,28 @@ class Question:
     config: D2FConfig
     conversation: Conversation
     drop_oldest: bool = False
+
+    @property
+    def models(self) -> list[str]:
+        """The model of each lane."""
+        return [self.pair.lanes[decoder][0] for decoder in RACING]
+
+
+@dataclass(frozen=True)
+class Solo:
+    """What a single model of the catalogue is asked."""
+
+    model: str
+    prompt: str
+    config: DecodeConfig
+
+    @property
+    def models(self) -> list[str]:
+        """The model of its one lane."""
+        return [self.model]
+
+
+Asked = Question | Solo
 
 
 def live_lane(name: str, model: Model, chat: Sequence[Message], config: DecodeConfig) -> Lane:
@@ -248,12 +269,20 @@ def warm_model(name: str, decoder: str, host: Host) -> Model:
     return model
 
 
+def solo_lanes(asked: Solo, host: Host) -> list[Lane]:
+    """The one lane of a model that answers alone."""
+    model = warm_model(asked.model, decoder_name(asked.config), host)
+    chat = [{"role": "user", "content": asked.prompt}]
+    return [live_lane(asked.model, model, chat, asked.config)]
+
+
 def pair_lanes(question: Question, host: Host) -> list[Lane]:
     """The two lanes of a race: same prompt, same sampling, each with its own decoder and past."""
     pair = replace(question.pair, config=question.config)
     runners = pair.runners if isinstance(pair, RivalPair) else {}
     models = [
-        _loaded(pair.lanes[decoder][0], decoder, runners.get(decoder), host) for decoder in RACING
+        _loaded(name, decoder, runners.get(decoder), host)
+        for name, decoder in zip(question.models, RACING, strict=True)
     ]
     conversation = _fitting(question, models) if question.drop_oldest else question.conversation
     lanes: dict[int, Lane] = {}

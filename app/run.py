@@ -83,7 +83,7 @@ def tell(
 
     try:
         question = ask(prompt, pair, settings, host, past, drop_oldest)
-        lanes = host.borrowed or host.apart or pair_lanes
+        lanes = host.elsewhere or pair_lanes
         # A lane elsewhere takes its time as it is.
         slow = host.engine.device == "cpu" and not isinstance(question.pair, RivalPair)
         with Race(lambda: lanes(question, host), stop=stop) as race:

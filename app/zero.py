@@ -1,4 +1,4 @@
-"""Races on a GPU that is lent for one call, as on Hugging Face's ZeroGPU.
+"""Runs on a GPU that is lent for one call, as on Hugging Face's ZeroGPU.
 
 Knows nothing of the package that lends the GPU but its kind of error, which is Gradio's.
 """
@@ -8,24 +8,24 @@ from collections.abc import Callable
 import gradio as gr
 
 from app.elsewhere import Steps
-from app.lanes import Host, Question
+from app.lanes import Asked, Host
 
 SETUP_SECONDS = 20  # for weights on their way to the GPU, and the models' warm-up
 SECONDS_PER_TOKEN = 0.1  # for both lanes together: two times what an 8 B model takes
 LONGEST = 120
 
 
-def duration(question: Question, host: Host) -> int:
+def duration(asked: Asked, host: Host) -> int:
     """Seconds of the GPU to ask for; asking for less than needed ends a run too early."""
-    return min(LONGEST, SETUP_SECONDS + round(SECONDS_PER_TOKEN * question.config.max_new_tokens))
+    return min(LONGEST, SETUP_SECONDS + round(SECONDS_PER_TOKEN * asked.config.max_new_tokens))
 
 
-def lent(compute: Callable[[Question, Host], Steps]) -> Callable[[Question, Host], Steps]:
+def lent(compute: Callable[[Asked, Host], Steps]) -> Callable[[Asked, Host], Steps]:
     """``compute`` where the GPU is; why there is none, or no time left, is told to the visitor."""
 
-    def steps(question: Question, host: Host) -> Steps:
+    def steps(asked: Asked, host: Host) -> Steps:
         try:
-            yield from compute(question, host)
+            yield from compute(asked, host)
         except gr.Error as error:
             raise ValueError(error.message) from error
 

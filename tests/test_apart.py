@@ -14,13 +14,17 @@ import pytest
 from folders import save_pair
 
 from app.apart import PROGRAM, ROOT, Apart, _portable, lanes_apart
+from app.api import _generate
 from app.conversation import Conversation
-from app.lanes import Host, Question, pair_lanes
+from app.lanes import Host, Question, forget_models, loaded_model, pair_lanes
 from app.race import merge
 from app.rivals import Transformers, rival_pair
 from app.run import SETTINGS, tell
+from app.visitors import Visitor, Visitors
 from d2f import D2FConfig
 from d2f.registry import Pair
+
+ME = Visitor("me")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +46,8 @@ def question(pair: Pair, tokens: int = 24) -> Question:
 
 
 def test_lanes_of_the_other_process_give_the_events_of_lanes_here(pair: Pair, apart: Apart):
-    host = Host(apart=lanes_apart(apart))
-    there, here = host.apart(question(pair), host), pair_lanes(question(pair), Host())
+    host = Host(elsewhere=lanes_apart(apart))
+    there, here = host.elsewhere(question(pair), host), pair_lanes(question(pair), Host())
     for lanes in (there, here):
         assert {index for index, _ in merge(lanes)} == {0, 1}
     for other, own in zip(there, here, strict=True):
@@ -54,10 +58,22 @@ def test_lanes_of_the_other_process_give_the_events_of_lanes_here(pair: Pair, ap
 
 
 def told(pair: Pair, apart: Apart) -> str:
-    host = Host(pairs={pair.name: pair}, apart=lanes_apart(apart))
+    host = Host(pairs={pair.name: pair}, elsewhere=lanes_apart(apart))
     values = [getattr(pair.config, name) for name in SETTINGS]
     *_, last = tell("Hello", pair.name, values, None, host)
     return last.packed
+
+
+def test_a_model_that_answers_alone_does_so_in_the_other_process(pair: Pair, apart: Apart):
+    def answers(host: Host) -> list[dict]:
+        return list(_generate("Hello", pair.ar, {"max_new_tokens": 8}, host, Visitors(), ME))
+
+    host = Host(pairs={pair.name: pair})
+    forget_models()
+    there = answers(replace(host, elsewhere=lanes_apart(apart)))
+    assert not loaded_model.cache_info().currsize, "this process loaded nothing"
+    here = answers(host)
+    assert there[-1]["text"] == here[-1]["text"] and there[-1]["forwards"] == here[-1]["forwards"]
 
 
 def test_a_run_that_is_left_ends_and_the_next_begins(pair: Pair, apart: Apart):

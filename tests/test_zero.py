@@ -9,11 +9,13 @@ import gradio as gr
 import pytest
 from folders import save_pair
 
+from app.api import _generate
 from app.conversation import Conversation
 from app.elsewhere import Steps, borrowing, compute
-from app.lanes import Host, Question, loaded_model, pair_lanes, warm_model
+from app.lanes import Host, Question, Solo, loaded_model, pair_lanes, warm_model
 from app.race import merge
 from app.run import SETTINGS, tell
+from app.visitors import Visitor, Visitors
 from app.zero import LONGEST, duration, lent
 from d2f import D2FConfig
 from d2f.registry import Pair
@@ -66,11 +68,20 @@ def test_lanes_of_a_lent_gpu_give_the_events_of_lanes_at_home(pair: Pair):
 
 def test_a_whole_run_goes_by_the_lender_and_stops_with_it(pair: Pair):
     lender = Lender()
-    host = Host(pairs={pair.name: pair}, borrowed=borrowing(lender))
+    host = Host(pairs={pair.name: pair}, elsewhere=borrowing(lender))
     values = [getattr(pair.config, name) for name in SETTINGS]
     *_, last = tell("Hello", pair.name, values, None, host)
     assert last.recording is not None and len(last.recording.lanes) == 2
     assert lender.closed
+
+
+def test_a_single_answer_goes_by_the_lender_as_well(pair: Pair):
+    lender = Lender()
+    host = Host(pairs={pair.name: pair}, elsewhere=borrowing(lender))
+    asked = "Hello", pair.d2f, {"max_new_tokens": 16}
+    *_, last = _generate(*asked, host, Visitors(), Visitor("me"))
+    assert last["forwards"] > 0 and lender.closed
+    assert lender.seconds == duration(Solo(pair.d2f, "Hello", D2FConfig(max_new_tokens=16)), host)
 
 
 def test_a_lane_that_is_closed_ends_the_call(pair: Pair):
@@ -93,7 +104,7 @@ def test_the_lenders_own_words_reach_the_visitor(pair: Pair):
         raise gr.Error("no GPU time left today")
         yield
 
-    host = Host(pairs={pair.name: pair}, borrowed=borrowing(lent(refused)))
+    host = Host(pairs={pair.name: pair}, elsewhere=borrowing(lent(refused)))
     values = [getattr(pair.config, name) for name in SETTINGS]
     *_, last = tell("Hello", pair.name, values, None, host)
     assert "no GPU time left today" in last.packed

@@ -29,7 +29,7 @@ from d2f.registry import PAIRS
 def alone(host: Host, prompts: Sequence[str]) -> list[list[float]]:
     pair, speeds = PAIRS["mini"], []
     for prompt in prompts:
-        lanes = host.apart(Question(pair, prompt, pair.config, Conversation("mini")), host)
+        lanes = host.elsewhere(Question(pair, prompt, pair.config, Conversation("mini")), host)
         for _ in merge(lanes):
             pass
         speeds.append([lane.trace.tokens_per_second for lane in lanes])
@@ -41,7 +41,7 @@ def main() -> None:
     DEVICE.submit(apart.start).result()
     give_way()
     host = Host()
-    host = replace(host, apart=lanes_apart(apart))
+    host = replace(host, elsewhere=lanes_apart(apart))
     with TemporaryDirectory() as traces:  # an empty one: no recorded race plays at first
         demo = build("mini", host, Path(traces))
         demo.launch(
