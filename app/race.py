@@ -102,6 +102,7 @@ class Race:
         self._moved: SimpleQueue[Moved | None] = SimpleQueue()
         self._stop = stop or Event()
         self._turn: Future[None] | None = None
+        self._over = Event()
         self._failure: Exception | None = None
         self._left = Event()
         self._left.set()
@@ -130,7 +131,7 @@ class Race:
     def batches(
         self, interval: float = INTERVAL, heartbeat: float = HEARTBEAT
     ) -> Iterator[list[Moved]]:
-        """What moved since the last batch, at most one batch an ``interval``.
+        """What moved, gathered for an ``interval`` from the first event of each batch on.
 
         An empty batch each ``heartbeat`` while nothing moves lets the caller show ``phase`` and
         notice a closed page. Whatever ``prepare`` or a decoder raised is raised here, and
@@ -139,27 +140,27 @@ class Race:
         self._turn = work = self._device.line_up(self._work)
         try:
             while True:
-                batch, over = self._take(heartbeat)
+                batch, over = self._take(heartbeat, interval)
                 if batch or not over:
                     yield batch
                 if over or (self.stopping and self.phase == WAITING):
                     break
-                time.sleep(interval)
             if not over and work.cancel():
                 self.phase = STOPPED
                 return
             while not over:  # it had just begun
-                _, over = self._take(heartbeat)
+                _, over = self._take(heartbeat, interval)
             if self._failure is not None:
                 raise self._failure
         finally:
             self.stop()
 
-    def _take(self, timeout: float) -> tuple[list[Moved], bool]:
-        """Everything that has arrived, waiting for the first; and whether that was the last."""
+    def _take(self, timeout: float, interval: float) -> tuple[list[Moved], bool]:
+        """Waits for an event, gathers more; all that has arrived, and whether that was the last."""
         batch: list[Moved] = []
         try:
             item = self._moved.get(timeout=timeout)
+            self._over.wait(interval)
             while item is not None:
                 batch.append(item)
                 item = self._moved.get_nowait()
@@ -179,6 +180,7 @@ class Race:
             self._failure = error
         finally:
             self.phase = STOPPED if self.stopping else DONE
+            self._over.set()
             self._moved.put(None)
             self._left.wait(FAREWELL)
 

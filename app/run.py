@@ -44,9 +44,10 @@ SETTINGS = (
     "seed",
 )
 SLOW_MOTION, REAL_TIME = 0.1, 1.0
-# Seconds between batches. In slow motion the board still has events to show when the next come, and
-# what telling costs is taken from models that share the machine with the server.
-INTERVALS = {SLOW_MOTION: 1 / 15, REAL_TIME: INTERVAL}
+# Seconds between batches. Telling and showing take time from models that share the machine with the
+# server or the browser. In slow motion the board has events to show until the next ones come, and
+# D2F has decided most answers of the embedded models before the page begins to move.
+INTERVALS = {SLOW_MOTION: 1 / 4, REAL_TIME: INTERVAL}
 CLEARED = "Cleared. Pick an example or type a question, then run the race."
 
 

@@ -8,6 +8,9 @@
 // The grid moves 30 times a second; figures, words, lines and bars every third time. More would only
 // take time from the models where they share their machine with the page.
 const PAINT_MS = 30, WHOLE = 3, CALM_PAINT_MS = 1000;
+// A live race's events come in batches (app/run.py): those of one are spread over as many seconds
+// where the chosen speed would show them in less, and then wait.
+const SPREAD = 0.25;
 const lanes = [...root.querySelectorAll('.lane')].map((section) => new Lane(section));
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
 const status = find('.status');
@@ -18,7 +21,7 @@ const transport = {
 };
 const player = {
   run: null, seq: -1, clock: 0, last: 0, handle: 0, chosen: false, end: null,
-  live: false, pending: false, playing: false, recorded: false, paints: 0, unpainted: false,
+  live: false, pending: false, playing: false, recorded: false, paints: 0, unpainted: false, pace: 0,
 };
 const over = new Set(); // runs that were stopped here, or lost the board to another
 const INSTEAD = 'Publish can give it a short one.';
@@ -80,6 +83,8 @@ function limit() {
   return Math.min(behind, duration());
 }
 
+const computing = () => player.live && !lanes.every((lane) => lane.arrived);
+
 function play(state) {
   player.last = performance.now();
   setMode(state, { playing: true, live: state === 'racing' });
@@ -98,7 +103,8 @@ function frame(now) {
   if (gone >= (jump && !player.end ? CALM_PAINT_MS : PAINT_MS)) {
     player.last = now;
     const passed = Math.min(gone, 100) / 1000;
-    player.clock = jump ? limit() : Math.min(player.clock + passed * speed(), limit());
+    const pace = computing() ? Math.min(speed(), player.pace) : speed();
+    player.clock = jump ? limit() : Math.min(player.clock + passed * pace, limit());
     if (lanes.filter((lane) => lane.advance(player.clock)).length) player.unpainted = true;
     player.paints += 1;
     const whole = jump || player.paints % WHOLE === 0;
@@ -322,6 +328,7 @@ function receive(packed) {
   const own = run === player.run;
   if (own) player.seq = seq;
   for (const message of messages) KINDS[message.kind](message, own);
+  if (own) player.pace = (limit() - player.clock) / SPREAD;
 }
 
 // ---- controls
