@@ -15,8 +15,6 @@ from app.lanes import Host, Question, pair_lanes
 from app.prompts import Known, verdict
 from app.race import merge
 from app.recording import Recording, record
-from d2f.bench.machine import default_dtype
-from d2f.engine import Engine
 from d2f.registry import PAIRS, Pair
 from d2f.tasks import TASKS, Problem, draw
 
@@ -44,7 +42,7 @@ def recorded_race(pair: Pair, problem: Problem, host: Host) -> Recording:
 def main(folder: Path = TRACES) -> None:
     """Record the first held-out problem of every task with the embedded pair."""
     folder.mkdir(parents=True, exist_ok=True)
-    host = Host(Engine(dtype=default_dtype("cpu")))
+    host = Host()
     for number, task in enumerate(TASKS):
         (problem,) = islice(draw(task, "test", SEED), 1)
         race = recorded_race(PAIRS["mini"], problem, host)

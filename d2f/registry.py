@@ -46,6 +46,7 @@ PAIRS: dict[str, Pair] = {
         ar="mini-ar",
         dllm="mini-dllm",
         config=D2FConfig(max_new_tokens=256, block_size=8, tau_conf=0.98, max_active_blocks=4),
+        vanilla=VanillaConfig(max_new_tokens=512, block_size=8),
     ),
 }
 

@@ -16,7 +16,7 @@ import pytest
 from folders import save_models
 
 import d2f
-from d2f import ARConfig, Trace, VanillaConfig
+from d2f import ARConfig, Trace
 from d2f.config import config_to_dict
 from d2f.registry import PAIRS
 
@@ -98,7 +98,7 @@ def test_threads_wait_passively(module: str) -> None:
     [
         ("mini-ar", ARConfig(max_new_tokens=20)),
         ("mini-d2f", replace(PAIRS["mini"].config, max_new_tokens=20)),
-        ("mini-dllm", VanillaConfig(max_new_tokens=20, block_size=32)),
+        ("mini-dllm", replace(PAIRS["mini"].vanilla, max_new_tokens=20)),
     ],
 )
 def test_text_streams_from_the_decoder_that_fits(
