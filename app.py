@@ -80,7 +80,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     if args.models_dir is not None and not models_in(args.models_dir):
         parser.error(f"--models-dir: no model of the catalogue has a folder in {args.models_dir}")
     if LENT and args.compile:
-        parser.error("--compile: what is compiled is lost with the lent GPU after every race")
+        parser.error("--compile: what is compiled is lost with the lent GPU after every call")
     try:
         runners = chosen_runners(args, os.environ)
         if args.quantize:
@@ -90,7 +90,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         chosen = (PAIRS | PUBLISHED_PAIRS)[args.pair]
         chosen = against(chosen, args.ar) if args.ar else chosen
         here = [d for d in RACING if not isinstance(runners.get(d), Server)]
-        args.engine = chosen_engine(args, default_dtype(args.device))
+        dtype = default_dtype(args.device, embedded=args.pair in PAIRS)
+        args.engine = chosen_engine(args, dtype)
         args.pairs, args.refused = racing_pairs(chosen, here, args.engine, args.models_dir)
     except (ValueError, RuntimeError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")  # what to do, not buried under the usage

@@ -16,7 +16,7 @@ from app.prompts import check_prompt
 from app.race import STOPPED, Race
 from app.recording import check_settings
 from app.rivals import RivalPair
-from app.run import SETTINGS, tell
+from app.run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
 from app.visitors import TooManyRuns, Visitor, Visitors, visitor
 from d2f.registry import catalogue_decoder, default_config
 
@@ -107,12 +107,14 @@ def _generate(
         check_settings(config)
         asked, lanes = Solo(name, check_prompt(prompt), config), host.elsewhere or solo_lanes
         with visitors.run(caller) as stop:
-            race = Race(lambda: lanes(asked, host), stop=stop)
-            for _ in race.batches():  # empty ones keep the caller's line alive while it waits
-                yield _progress(race.lanes[0]) if race.lanes else {"text": "", "phase": race.phase}
-        if race.phase == STOPPED:
-            raise gr.Error(ENDED)
-        yield _progress(race.lanes[0])
+            with Race(lambda: lanes(asked, host), stop=stop) as race:
+                interval = INTERVALS[SLOW_MOTION if host.engine.device == "cpu" else REAL_TIME]
+                for _ in race.batches(interval):  # empty ones keep the line alive while it waits
+                    waiting = {"text": "", "phase": race.phase}
+                    yield _progress(race.lanes[0]) if race.lanes else waiting
+                if race.phase == STOPPED:
+                    raise gr.Error(ENDED)
+                yield _progress(race.lanes[0])
     except ValueError as error:
         raise gr.Error(str(error)) from error
 

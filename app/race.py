@@ -24,7 +24,7 @@ INTERVAL = 1 / 30
 HEARTBEAT = 1.0
 BUDGET = 120.0
 PATIENCE = 0.05  # seconds to wait for another machine before looking around
-FAREWELL = 0.5  # seconds at most that the next run waits until a visitor was told of the last
+FAREWELL = 0.5  # seconds at most that the next run waits for the last one's end to be told
 WAITING, PREPARING, RUNNING, DONE, STOPPED = "waiting", "preparing", "running", "done", "stopped"
 
 Moved = tuple[int, StepEvent]
@@ -103,7 +103,7 @@ class Race:
         self._stop = stop or Event()
         self._turn: Future[None] | None = None
         self._over = Event()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._left = Event()
         self._left.set()
 
@@ -176,16 +176,17 @@ class Race:
                 finally:
                     for lane in self.lanes:
                         lanes.callback(lane.close)
-        except Exception as error:
+        except BaseException as error:  # some libraries' panics are no Exception
             self._failure = error
         finally:
             self.phase = STOPPED if self.stopping else DONE
             self._over.set()
             self._moved.put(None)
-            self._left.wait(FAREWELL)
+            if not self._device.closing.is_set():
+                self._left.wait(FAREWELL)
 
     def _run(self) -> None:
-        if self.stopping:
+        if self.stopping or self._device.closing.is_set():
             return
         self.phase = PREPARING
         self.lanes = self._prepare()

@@ -44,9 +44,9 @@ SETTINGS = (
     "seed",
 )
 SLOW_MOTION, REAL_TIME = 0.1, 1.0
-# Seconds between batches. Telling and showing take time from models that share the machine with the
-# server or the browser. In slow motion the board has events to show until the next ones come, and
-# D2F has decided most answers of the embedded models before the page begins to move.
+# Seconds for which a batch is gathered. Telling and showing take time from models that share the
+# machine with the server or the browser. In slow motion the board has events to show until the next
+# ones come, and the first come when D2F is done with most answers of the embedded models.
 INTERVALS = {SLOW_MOTION: 1 / 4, REAL_TIME: INTERVAL}
 CLEARED = "Cleared. Pick an example or type a question, then run the race."
 

@@ -293,7 +293,14 @@ def _charts(recording: gr.State) -> None:
     # race instead, the server would be at work while the next visitor's is measured.
     redraw = gr.Button("Draw the charts of this race", visible="hidden", elem_id="redraw")
     for looked_at in (panel.expand, redraw.click):
-        looked_at(_figures, recording, plots, **QUIET)
+        looked_at(
+            _figures,
+            recording,
+            plots,
+            trigger_mode="always_last",  # of two races in a row, the later one's stay
+            concurrency_limit=VISITORS,
+            **QUIET,
+        )
 
 
 def _benchmarks(settings: list[gr.Number]) -> None:

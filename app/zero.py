@@ -11,7 +11,7 @@ from app.elsewhere import Steps
 from app.lanes import Asked, Host
 
 SETUP_SECONDS = 20  # for weights on their way to the GPU, and the models' warm-up
-SECONDS_PER_TOKEN = 0.1  # for both lanes together: two times what an 8 B model takes
+SECONDS_PER_TOKEN = 0.1  # for all lanes together: two times what an 8 B model takes
 LONGEST = 120
 
 

@@ -94,7 +94,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("--device", default="cpu", help="torch device (default: %(default)s)")
-    add("--dtype", choices=DTYPE_NAMES, help="default: bfloat16 on a GPU, float32 on a CPU")
+    add(
+        "--dtype",
+        choices=DTYPE_NAMES,
+        help="default: bfloat16 on a GPU and, for published models, on CPUs made for it",
+    )
     add(
         "--attention",
         choices=("auto", "sdpa", "flash", "flex"),

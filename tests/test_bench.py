@@ -14,7 +14,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from d2f import ARConfig, D2FConfig, VanillaConfig, load_model
 from d2f.bench import report
 from d2f.bench.__main__ import main
-from d2f.bench.machine import machine
+from d2f.bench.machine import default_dtype, machine
 from d2f.bench.suite import (
     ALL,
     Lane,
@@ -307,3 +307,20 @@ def test_bad_input_is_one_line_and_status_2(
     out, err = capsys.readouterr()
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert complaint in err
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "embedded", "dtype"),
+    [
+        ("cuda:0", "", True, "bfloat16"),
+        ("cpu", "avx2 avx512_bf16", False, "bfloat16"),
+        ("cpu", "avx2 avx512_bf16", True, "float32"),
+        ("cpu", "avx2", False, "float32"),
+    ],
+)
+def test_the_dtype_that_suits_machine_and_models(
+    device: str, flags: str, embedded: bool, dtype: str, tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n\n")
+    monkeypatch.setattr("d2f.bench.machine.CPUINFO", tmp_path / "cpuinfo")
+    assert default_dtype(device, embedded=embedded) == dtype

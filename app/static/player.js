@@ -8,8 +8,8 @@
 // The grid moves 30 times a second; figures, words, lines and bars every third time. More would only
 // take time from the models where they share their machine with the page.
 const PAINT_MS = 30, WHOLE = 3, CALM_PAINT_MS = 1000;
-// A live race's events come in batches (app/run.py): those of one are spread over as many seconds
-// where the chosen speed would show them in less, and then wait.
+// A live race's events come in batches (app/run.py). What has arrived is shown over so many seconds,
+// where the chosen speed would show it in less and then wait for the next batch.
 const SPREAD = 0.25;
 const lanes = [...root.querySelectorAll('.lane')].map((section) => new Lane(section));
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
@@ -85,7 +85,13 @@ function limit() {
 
 const computing = () => player.live && !lanes.every((lane) => lane.arrived);
 
+function setPace() {
+  player.clock = Math.min(player.clock, limit());
+  player.pace = (limit() - player.clock) / SPREAD;
+}
+
 function play(state) {
+  setPace();
   player.last = performance.now();
   setMode(state, { playing: true, live: state === 'racing' });
   nextFrame();
@@ -328,7 +334,7 @@ function receive(packed) {
   const own = run === player.run;
   if (own) player.seq = seq;
   for (const message of messages) KINDS[message.kind](message, own);
-  if (own) player.pace = (limit() - player.clock) / SPREAD;
+  if (own) setPace();
 }
 
 // ---- controls

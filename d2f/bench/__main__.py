@@ -138,7 +138,7 @@ def make_lanes(args: argparse.Namespace) -> list[Lane]:
             raise ValueError(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
     configs = {d: apply_settings(known[d][1], settings.get(d, {})) for d in decoders}
     check_configs(configs)
-    engine = chosen_engine(args, default_dtype(args.device))
+    engine = chosen_engine(args, default_dtype(args.device, embedded=args.suite in PAIRS))
     lanes = [
         Lane(
             decoder=decoder,

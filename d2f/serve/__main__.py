@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from d2f.bench.machine import default_dtype
 from d2f.engine import chosen_engine
 from d2f.options import Parser, add_engine_options
+from d2f.registry import embedded_models
 from d2f.serve.service import Options, load_app
 
 DESCRIPTION = """\
@@ -52,11 +53,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    dtype = default_dtype(args.device, embedded=args.model in embedded_models())
     try:
         options = Options(
             model=args.model,
             adapter=args.adapter,
-            **asdict(chosen_engine(args, default_dtype(args.device))),
+            **asdict(chosen_engine(args, dtype)),
             queue=args.queue,
             max_tokens=args.max_tokens,
             key=os.environ.get("D2F_API_KEY", ""),

@@ -153,9 +153,11 @@ def shown() -> Iterator[tuple[str, Callable[[Sequence[str]], list[list[float]]]]
         print(json.dumps(prompts), file=process.stdin, flush=True)
         return json.loads(process.stdout.readline())
 
-    alone(["Warm up."])
-    yield f"http://127.0.0.1:{port}/", alone
-    process.communicate()
+    try:
+        alone(["Warm up."])
+        yield f"http://127.0.0.1:{port}/", alone
+    finally:
+        process.communicate()
 
 
 def watched(visitors: Browser, url: str, prompts: Sequence[str]) -> list[list[float]]:
@@ -174,9 +176,14 @@ def watched(visitors: Browser, url: str, prompts: Sequence[str]) -> list[list[fl
 
 
 def only_what_is_left() -> None:
-    """Moves this process and Playwright's, which drives the browsers, to Linux's idle class."""
+    """Moves this process and Playwright's, which drives the browsers, to Linux's idle class.
+
+    For good: what is measured with equal shares comes first, and whatever is to have more than
+    what is left must be running.
+    """
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     drivers = [each for each in children if Path(f"/proc/{each}/comm").read_text()[:4] == "node"]
+    assert drivers, "the process that starts the browsers was not found"
     for process in ("self", *drivers):
         for thread in Path(f"/proc/{process}/task").iterdir():
             os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
