@@ -88,13 +88,26 @@ def test_corruption_masks_answers_only_and_labels_what_it_masks(seed):
     assert any(label != NO_LOSS for label in row.labels)
 
 
-def test_canvases_reach_a_length_of_512_and_half_of_them_show_padding_from_some_place_on():
+def test_canvases_reach_a_length_of_512_and_a_quarter_of_them_show_padding_from_some_place_on():
     noise = replace(NOISE, max_length=1024)
     rows = [noise.masked_row(EXAMPLE, random.Random(seed)) for seed in range(400)]
     padded = [row for row in rows if len(row.ids) > 100]
     assert max(len(row.ids) for row in padded) > 500
     shown = [row for row in padded if row.ids[-1] == PAD and row.weights[-8:] == [0.0] * 8]
-    assert 0.3 < len(shown) / len(padded) < 0.7
+    assert 0.1 < len(shown) / len(padded) < 0.4
+
+
+def test_half_of_the_canvases_are_as_decoding_block_by_block_leaves_them():
+    def open_block(row: Row) -> bool:
+        hidden = [label != NO_LOSS for label in row.labels[3:]]
+        first = hidden.index(True)
+        end = (first // NOISE.block_size + 1) * NOISE.block_size
+        return first < len(EXAMPLE.answer) and all(hidden[end:])
+
+    noise = replace(NOISE, max_length=1024)
+    rows = [noise.masked_row(EXAMPLE, random.Random(seed)) for seed in range(400)]
+    long = [row for row in rows if len(row.ids) > 40]
+    assert 0.4 < sum(map(open_block, long)) / len(long) < 0.6
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -65,17 +65,22 @@ class Noise:
 
         Short answers behind long canvases are what vanilla decoding meets, whose first decisions
         are mostly the padding at the far end: half of the time the padding from some place on is
-        shown. A canvas that ends before its answer is what a window shows.
+        shown. A canvas that ends before its answer is what a window shows. Half of the rows are
+        states of decoding block by block, as LLaDA does, which chance would all but never make.
         """
         canvas = example.answer + [self.pad_id] * self._padding(rng)
         if rng.random() < 0.3:
             canvas = canvas[: rng.randrange(1, len(example.answer) + 1)]
         canvas = canvas[: self.max_length - len(example.prompt)]
-        shown = len(canvas)
-        if shown > len(example.answer) and rng.random() < 0.5:
-            shown = rng.randrange(len(example.answer), shown)
-        masked = self._bernoulli(shown, 1 - rng.random(), rng)
-        noisy, labels = self._hide(canvas, masked + [False] * (len(canvas) - shown))
+        if rng.random() < 0.5:
+            masked = self._open_block(len(canvas), len(example.answer), rng)
+        else:
+            shown = len(canvas)
+            if shown > len(example.answer) and rng.random() < 0.5:
+                shown = rng.randrange(len(example.answer), shown)
+            masked = self._bernoulli(shown, 1 - rng.random(), rng)
+            masked += [False] * (len(canvas) - shown)
+        noisy, labels = self._hide(canvas, masked)
         prompt = len(example.prompt)
         length = prompt + len(canvas)
         return Row(
@@ -139,6 +144,13 @@ class Noise:
             masked += self._bernoulli(size, ratio, rng)
             ratio = 1.0 if rng.random() < 0.5 else ratio + (1 - ratio) * rng.random()
         return masked
+
+    def _open_block(self, length: int, answer: int, rng: random.Random) -> list[bool]:
+        """Everything decided before a place in the answer, chance in its block, nothing behind."""
+        at = rng.randrange(min(answer, length))
+        end = min((at // self.block_size + 1) * self.block_size, length)
+        inside = self._bernoulli(end - at, 1 - rng.random(), rng)
+        return [False] * at + inside + [True] * (length - end)
 
     def _padding(self, rng: random.Random) -> int:
         """Up to a block, a few blocks, or the canvas of the paper's vanilla baseline."""
