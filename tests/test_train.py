@@ -3,9 +3,11 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from folders import save_folder, save_models
 
 from d2f.attention import block_causal_ends
 from d2f.checkpoint import load_model
@@ -13,6 +15,8 @@ from d2f.model import ModelConfig, Transformer
 from d2f.tasks import TASKS, draw, split_of
 from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer
+from d2f.train import average
+from d2f.train.average import mean_weights
 from d2f.train.data import (
     NO_LOSS,
     NO_WINDOW,
@@ -340,3 +344,30 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
     recipe = replace(RECIPES["mini-ar"], tokens=1000, warmup=100, decay=0.5, learning_rate=1.0)
     rates = [trainer.schedule(recipe, tokens) for tokens in (0, 49, 99, 500, 750, 1000)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_the_mean_of_two_models_ships_with_a_card_that_says_so(
+    tmp_path: Path, tokenizer_folder: Path
+):
+    models, other = save_models(tmp_path / "models", tokenizer_folder), tmp_path / "other"
+    stops = load_model(models / "mini-d2f").tokenizer.stop_ids
+    mask_id = load_model(models / "mini-d2f").tokenizer.mask_id
+    save_folder(other, tokenizer_folder, stops, mask_id=mask_id, logit_shift=True, seed=7)
+    sources = [load_model(folder).net.state_dict() for folder in (models / "mini-d2f", other)]
+    wanted = {name: (weight + sources[1][name]) / 2 for name, weight in sources[0].items()}
+    average.main(
+        ["mini-d2f", str(models / "mini-d2f"), str(other), "--out", str(models), "--evaluate", "1"]
+    )
+    mean = load_model(models / "mini-d2f").net.state_dict()
+    assert mean.keys() == wanted.keys()
+    for name, weight in mean.items():
+        torch.testing.assert_close(weight, wanted[name], rtol=1e-3, atol=1e-4)  # float16 on disk
+    card = (models / "mini-d2f" / "README.md").read_text()
+    assert "1. The mean of the weights after the 2 stages before." in card
+
+
+def test_a_mean_needs_models_of_one_shape():
+    with pytest.raises(ValueError, match="two models or more, got 1"):
+        mean_weights([{"a": torch.zeros(2)}])
+    with pytest.raises(ValueError, match="differ in shape"):
+        mean_weights([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}])

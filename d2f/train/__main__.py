@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2f.checkpoint import load_model, save_model
-from d2f.config import VanillaConfig
 from d2f.model import Transformer
-from d2f.registry import EMBEDDED, default_config, model_folder
+from d2f.registry import EMBEDDED, model_folder
 from d2f.tokenizer import Tokenizer
-from d2f.train.card import earlier_stages, evaluate, stage, write_card
+from d2f.train.card import earlier_stages, evaluate, evaluation_config, stage, write_card
 from d2f.train.data import Batch, Example, Row, batches
 from d2f.train.losses import data_loss, distillation_loss
 from d2f.train.muon import Muon
@@ -37,7 +36,6 @@ from d2f.train.vocabulary import TOKENIZER_FILES, train_tokenizer
 
 SAVE_EVERY = 180.0  # seconds
 LOG_EVERY = 10  # steps
-EVALUATION_CANVAS = 192
 
 
 def initialise(net: Transformer) -> None:
@@ -248,10 +246,7 @@ def finish_card(run: Run, folder: Path, problems: int) -> None:
     """Evaluate the saved model and tell its story; a stage that starts from itself is added."""
     earlier = earlier_stages(folder) if run.recipe.init == run.name else []
     told = stage(asdict(run.recipe), run.tokens, run.seconds, run.folder / "log.jsonl")
-    config = default_config(run.name)
-    if isinstance(config, VanillaConfig):
-        # A canvas as long as the longest answers: on 512 tokens a problem takes half a minute.
-        config = replace(config, max_new_tokens=EVALUATION_CANVAS)
+    config = evaluation_config(run.name)
     scores = evaluate(load_model(folder), config, problems)
     write_card(folder, [*earlier, told], config, scores)
     for score in scores:

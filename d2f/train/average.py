@@ -1,0 +1,73 @@
+"""``python -m d2f.train.average NAME FOLDER…``: the mean of a model's weights after several stages.
+
+Stages that start from one another's weights end at different places around the same minimum, and
+their mean solves more than each of them (model soups, arXiv 2203.05482). Knows no training.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from d2f.bench.machine import machine, versions
+from d2f.checkpoint import load_model, save_model
+from d2f.registry import EMBEDDED
+from d2f.train.card import earlier_stages, evaluate, evaluation_config, write_card
+from d2f.train.recipes import RECIPES
+
+
+def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each weight; ``ValueError`` for fewer than two models or differing shapes."""
+    if len(states) < 2:
+        raise ValueError(f"a mean needs two models or more, got {len(states)}")
+    shapes = [{name: weight.shape for name, weight in state.items()} for state in states]
+    if any(each != shapes[0] for each in shapes):
+        raise ValueError("the models differ in shape: their weights have no mean")
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m d2f.train.average", description=__doc__)
+    parser.add_argument("model", choices=sorted(RECIPES), help="which embedded model is made")
+    parser.add_argument("sources", nargs="+", help="model folders or names, a stage each")
+    parser.add_argument("--out", type=Path, default=EMBEDDED, help="where the model folder is")
+    parser.add_argument(
+        "--evaluate", type=int, default=200, help="held-out problems a task for the card (0: none)"
+    )
+    args = parser.parse_args(argv)
+    folder = args.out / args.model
+    model = load_model(folder)  # of the same shape, and with the tokenizer of all
+    try:
+        mean = mean_weights([load_model(source).net.state_dict() for source in args.sources])
+    except ValueError as error:
+        parser.error(str(error))
+    model.net.load_state_dict(mean)
+    save_model(model.net, folder, [model.tokenizer.end_id, model.tokenizer.pad_id])
+    print(f"wrote {folder}")
+    if args.evaluate:
+        config = evaluation_config(args.model)
+        stages = [*earlier_stages(folder), averaged(len(args.sources))]
+        write_card(folder, stages, config, evaluate(load_model(folder), config, args.evaluate))
+
+
+def averaged(count: int) -> dict:
+    """The card's entry for a mean of so many stages' weights."""
+    recipe = {"mean_of_stages": count}
+    return {
+        "recipe": recipe,
+        "tokens": 0,
+        "hours": 0.0,
+        "machine": machine(),
+        "versions": versions(),
+        "curve": [],
+    }
+
+
+if __name__ == "__main__":
+    main()
