@@ -15,7 +15,11 @@ MODULES = {
     for path in sorted((ROOT / "d2f").rglob("*.py"))
 }
 # Programs: what is run, not imported. Only they may touch the environment.
-PROGRAMS = {"d2f.generate", *(name for name in MODULES if name.endswith("__main__"))}
+PROGRAMS = {
+    "d2f.generate",
+    "d2f.train.average",
+    *(name for name in MODULES if name.endswith("__main__")),
+}
 ENGINE = [
     name
     for name in MODULES
