@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2f.bench.machine import machine, versions
 from d2f.checkpoint import load_model, save_model
 from d2f.registry import EMBEDDED
-from d2f.train.card import earlier_stages, evaluate, evaluation_config, write_card
+from d2f.train.card import earlier_stages, evaluate, evaluation_config, mean_stage, write_card
 from d2f.train.recipes import RECIPES
 
 
@@ -52,21 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"wrote {folder}")
     if args.evaluate:
         config = evaluation_config(args.model)
-        stages = [*earlier_stages(folder), averaged(len(args.sources))]
+        stages = [*earlier_stages(folder), mean_stage(len(args.sources))]
         write_card(folder, stages, config, evaluate(load_model(folder), config, args.evaluate))
-
-
-def averaged(count: int) -> dict:
-    """The card's entry for a mean of so many stages' weights."""
-    recipe = {"mean_of_stages": count}
-    return {
-        "recipe": recipe,
-        "tokens": 0,
-        "hours": 0.0,
-        "machine": machine(),
-        "versions": versions(),
-        "curve": [],
-    }
 
 
 if __name__ == "__main__":

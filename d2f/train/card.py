@@ -75,6 +75,12 @@ def stage(recipe: dict[str, Any], tokens: int, seconds: float, log: Path) -> dic
     }
 
 
+def mean_stage(count: int) -> dict[str, Any]:
+    """The stage in which the weights after the last ``count`` stages were averaged."""
+    told = {"machine": machine(), "versions": versions()}
+    return {"recipe": {"mean_of_stages": count}, "tokens": 0, "hours": 0.0, **told, "curve": []}
+
+
 def write_card(
     folder: Path, stages: Sequence[dict[str, Any]], config: DecodeConfig, scores: Sequence[Score]
 ) -> None:
