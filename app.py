@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from d2f.errors import InvalidInput
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy machine
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -86,7 +88,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         if args.quantize:
             check_quantization(args.quantize)
             if args.ar_transformers:
-                raise ValueError("--quantize is not for --ar-transformers")
+                raise InvalidInput("--quantize is not for --ar-transformers")
         chosen = (PAIRS | PUBLISHED_PAIRS)[args.pair]
         chosen = against(chosen, args.ar) if args.ar else chosen
         here = [d for d in RACING if not isinstance(runners.get(d), Server)]
@@ -116,7 +118,7 @@ def racing_pairs(
     here, how = found_here(engine.device, models_dir), (engine.quantize, engine.dtype)
     asked = pair_state(chosen, here, *how, decoders)
     if asked.kind != READY:
-        raise ValueError(f"--pair {chosen.name}: {asked.text}")
+        raise InvalidInput(f"--pair {chosen.name}: {asked.text}")
     states = {name: pair_state(pair, here, *how) for name, pair in PUBLISHED_PAIRS.items()}
     ready = {name: p for name, p in PUBLISHED_PAIRS.items() if states[name].kind == READY}
     others = {name: p for name, p in PUBLISHED_PAIRS.items() if name not in ready}

@@ -17,7 +17,8 @@ from app.race import STOPPED, Race
 from app.recording import check_settings
 from app.rivals import RivalPair
 from app.run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
-from app.visitors import TooManyRuns, Visitor, Visitors, visitor
+from app.visitors import Visitor, Visitors, visitor
+from d2f.errors import D2FError, InvalidInput
 from d2f.registry import catalogue_decoder, default_config
 
 CALLERS = 16
@@ -86,7 +87,7 @@ def _race(
                     if message["kind"] == "error":
                         raise gr.Error(message["text"])
                     yield message
-    except TooManyRuns as error:
+    except D2FError as error:
         raise gr.Error(str(error)) from error
 
 
@@ -102,7 +103,7 @@ def _generate(
         # A rival's model runs elsewhere: its name must not make this machine load it.
         own = {key: each for key, each in host.pairs.items() if not isinstance(each, RivalPair)}
         if catalogue_decoder(name, own) is None:
-            raise ValueError(f"model must be one of the catalogue's, got {name!r}")
+            raise InvalidInput(f"model must be one of the catalogue's, got {name!r}")
         config = replace(default_config(name, pairs=own), **changes)
         check_settings(config)
         asked, lanes = Solo(name, check_prompt(prompt), config), host.elsewhere or solo_lanes
@@ -115,7 +116,7 @@ def _generate(
                 if race.phase == STOPPED:
                     raise gr.Error(ENDED)
                 yield _progress(race.lanes[0])
-    except ValueError as error:
+    except D2FError as error:
         raise gr.Error(str(error)) from error
 
 

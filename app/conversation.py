@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.prompts import check_prompt
+from d2f.errors import InvalidInput
 
 if TYPE_CHECKING:
     from d2f.tokenizer import Message  # loads transformers
@@ -68,5 +69,5 @@ class Conversation:
 def _exchange(turn: Any, lanes: int) -> Exchange:
     answers = tuple(turn["answers"])
     if len(answers) != lanes or any(not isinstance(a, str) or len(a) > MAX_ANSWER for a in answers):
-        raise ValueError("not the answers of these lanes")
+        raise InvalidInput("not the answers of these lanes")
     return Exchange(check_prompt(turn["prompt"]), answers)

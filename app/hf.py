@@ -27,6 +27,7 @@ from transformers.generation import BaseStreamer
 from d2f.checkpoint import DTYPES
 from d2f.config import ARConfig
 from d2f.decode.common import now
+from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent, TraceHeader
 from d2f.hub import snapshot
 from d2f.published import PUBLISHED
@@ -74,7 +75,7 @@ def warm_reference(name: str, device: str, dtype: str) -> Reference:
             str(folder), dtype=DTYPES[dtype], local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"transformers cannot load {name!r}: {error}") from error
+        raise InvalidInput(f"transformers cannot load {name!r}: {error}") from error
     net.generation_config = GenerationConfig()  # the checkpoint's own would add rules of its own
     stops = net.config.eos_token_id
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
@@ -94,7 +95,7 @@ def generate_steps(
         ValueError: prompt and answer do not fit the model's context.
     """
     if len(prompt_ids) + config.max_new_tokens > reference.max_length:
-        raise ValueError(
+        raise InvalidInput(
             f"the prompt's {len(prompt_ids)} tokens and max_new_tokens={config.max_new_tokens} "
             f"exceed the model's context of {reference.max_length} tokens"
         )

@@ -20,8 +20,8 @@ from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import prepare, trace_header
 from d2f.engine import Engine, load_engine
+from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
-from d2f.memory import TooLittleMemory
 from d2f.registry import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
 from d2f.tokenizer import Message
 
@@ -109,7 +109,7 @@ class Host:
     def pair(self, name: str) -> Pair:
         """The pair of a name; ``ValueError`` if it does not race here."""
         if name not in self.pairs:
-            raise ValueError(f"model pair must be one of {sorted(self.pairs)}, got {name!r}")
+            raise InvalidInput(f"model pair must be one of {sorted(self.pairs)}, got {name!r}")
         return self.pairs[name]
 
 
@@ -244,7 +244,7 @@ def loaded_model(name: str, host: Host) -> Model:
             forget_models()
             return load_engine(found_model(name, host), host.engine)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"The model {name!r} does not load: {error}") from error
+        raise InvalidInput(f"The model {name!r} does not load: {error}") from error
 
 
 def forget_models() -> None:

@@ -45,6 +45,7 @@ from app.recording import (
 )
 from d2f.blocks import BlockPipeline
 from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig, config_from_dict
+from d2f.errors import InvalidInput
 from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
 
 MAX_LINK = 65_536  # bytes, deflated
@@ -161,7 +162,7 @@ def pack(numbers: Sequence[int]) -> str:
 
 def _digits(number: int) -> str:
     if number < 0:
-        raise ValueError(f"cannot pack {number}")
+        raise InvalidInput(f"cannot pack {number}")
     if number < BASE:
         return DIGITS[number]
     return DIGITS[BASE + number % BASE] + _digits(number // BASE)

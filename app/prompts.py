@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from d2f.errors import InvalidInput
 from d2f.tasks import TASKS, Problem, draw
 
 MAX_CHARACTERS = 4000
@@ -34,14 +35,14 @@ def check_prompt(prompt: str) -> str:
     """The prompt, stripped; ``ValueError`` for what no model should be asked."""
     text = prompt.strip()
     if not text:
-        raise ValueError("The prompt is empty. Type a question or pick an example.")
+        raise InvalidInput("The prompt is empty. Type a question or pick an example.")
     if len(text) > MAX_CHARACTERS:
-        raise ValueError(
+        raise InvalidInput(
             f"The prompt has {len(text):,} characters; at most {MAX_CHARACTERS:,} are accepted."
         )
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-            raise ValueError(f"The prompt contains the control character U+{ord(character):04X}.")
+            raise InvalidInput(f"The prompt contains the control character U+{ord(character):04X}.")
     return text
 
 

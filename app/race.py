@@ -18,6 +18,7 @@ from threading import Event, Lock
 from typing import Self
 
 from app.lanes import Lane
+from d2f.errors import D2FError
 from d2f.events import StepEvent
 
 INTERVAL = 1 / 30
@@ -72,7 +73,7 @@ class Device(ThreadPoolExecutor):
 DEVICE = Device()
 
 
-class Overdue(ValueError):
+class Overdue(D2FError):
     """A run held the device for longer than one visitor may."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
 from d2f.config import DecodeConfig
+from d2f.errors import InvalidInput
 from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ MAX_SETTINGS = {
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class RecordingError(ValueError):
+class RecordingError(InvalidInput):
     """A recording is refused; the message tells a visitor why."""
 
 

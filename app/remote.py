@@ -35,6 +35,7 @@ from anyio.from_thread import start_blocking_portal
 
 from app.board import CLIENT_TIMED, ELSEWHERE
 from d2f.config import ARConfig, DecodeConfig, config_to_dict, decoder_name
+from d2f.errors import D2FError, InvalidInput
 from d2f.events import MALFORMED, Commit, StepEvent, Trace, TraceHeader, event_from_dict
 from d2f.tokenizer import Message
 
@@ -48,7 +49,7 @@ PROMPT, STOP, FIRST_PIECE = 0, 1, 2
 STOP_TEXT = "<stop>"
 
 
-class RemoteError(Exception):
+class RemoteError(D2FError):
     """A server did not give what it was asked for; the message tells a visitor why."""
 
 
@@ -70,11 +71,13 @@ class Server:
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"server address must be a URL, got {self.url!r}: {error}") from error
+            raise InvalidInput(
+                f"server address must be a URL, got {self.url!r}: {error}"
+            ) from error
         if url.scheme not in ("http", "https") or not url.host:
-            raise ValueError(f"server address must begin with http:// or https://, got {url}")
+            raise InvalidInput(f"server address must begin with http:// or https://, got {url}")
         if self.protocol == "chat" and not self.model:
-            raise ValueError(f"the server at {self.host} needs the name of a model")
+            raise InvalidInput(f"the server at {self.host} needs the name of a model")
 
     @property
     def host(self) -> str:
@@ -303,7 +306,7 @@ class ChatReader:
 
     def _event(self, seconds: float, piece: Any) -> StepEvent:
         if not isinstance(piece, str):
-            raise ValueError("a piece must be text")
+            raise InvalidInput("a piece must be text")
         last = self._step + 1 == self._limit
         self.finished = last  # a server that goes on beyond what was asked is cut off
         return self._step_event(seconds, self._id(piece), "length" if last else None)
@@ -395,7 +398,7 @@ class EventsReader:
             or not known
             or event.seconds < 0
         ):
-            raise ValueError("not an event of this run")
+            raise InvalidInput("not an event of this run")
         self._step += 1
         return event
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.hf import LABEL
 from app.remote import Server
+from d2f.errors import InvalidInput
 from d2f.registry import Pair
 
 
@@ -58,11 +59,11 @@ def chosen_runners(args: argparse.Namespace, environment: Mapping[str, str]) -> 
     """The runner of each lane that the engine does not decode here."""
     ways = [args.ar_url, args.ar_events, args.ar_transformers or None]
     if sum(way is not None for way in ways) > 1:
-        raise ValueError("--ar-url, --ar-events and --ar-transformers exclude each other")
+        raise InvalidInput("--ar-url, --ar-events and --ar-transformers exclude each other")
     if args.ar is not None and (args.ar_url or args.ar_events):
-        raise ValueError("--ar is a model run here: not with --ar-url or --ar-events")
+        raise InvalidInput("--ar is a model run here: not with --ar-url or --ar-events")
     if (args.ar_url is None) != (args.ar_model is None):
-        raise ValueError("--ar-url and --ar-model go together")
+        raise InvalidInput("--ar-url and --ar-model go together")
     key = environment.get("D2F_API_KEY", "")
     runners: dict[str, Runner] = {}
     if args.d2f_events is not None:

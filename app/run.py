@@ -31,6 +31,7 @@ from app.recording import (
 )
 from app.rivals import RivalPair
 from d2f import D2FConfig
+from d2f.errors import D2FError, InvalidInput
 from d2f.registry import Pair
 
 SETTINGS = (
@@ -98,7 +99,7 @@ def tell(
                 recording = record(question.prompt, race.lanes, judged, past.turns)
                 after = _after(past, question.prompt, race.lanes)
                 yield Told(pack([end(recording)]), after, recording)
-    except ValueError as error:
+    except D2FError as error:
         yield Told(pack([{"kind": "error", "text": str(error)}]))
     except Exception as error:
         logging.getLogger(__name__).exception("a run failed")
@@ -165,7 +166,7 @@ def ask(
     text = check_prompt(prompt)
     chosen = host.pair(pair)
     if past is not None and past.pair != pair:
-        raise ValueError(
+        raise InvalidInput(
             "This conversation was held with other models. Clear it, or choose them again."
         )
     config = read_settings(chosen, settings)
@@ -179,7 +180,7 @@ def check_compiled(default: D2FConfig, config: D2FConfig) -> None:
     for name in ("block_size", "max_active_blocks"):
         if getattr(config, name) != getattr(default, name):
             fixed = getattr(default, name)
-            raise ValueError(f"{name} is fixed here at {fixed}: the models are compiled for it")
+            raise InvalidInput(f"{name} is fixed here at {fixed}: the models are compiled for it")
 
 
 def read_settings(pair: Pair, values: Sequence[Any]) -> D2FConfig:

@@ -26,6 +26,7 @@ from huggingface_hub import CommitScheduler, HfApi
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from app.recording import RecordedLane, Recording, RecordingError, require
+from d2f.errors import D2FError
 
 MAX_RACE = 1_048_576  # bytes of JSON
 MAX_PACKED = MAX_RACE + 4096  # what does not deflate grows a little
@@ -56,7 +57,7 @@ ON CONFLICT DO NOTHING
 """
 
 
-class StoreError(ValueError):
+class StoreError(D2FError):
     """A store refuses or cannot be used; the message tells a visitor why."""
 
 

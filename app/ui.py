@@ -19,8 +19,9 @@ from app.quota import Quota
 from app.recording import Recording, RecordingError
 from app.run import SETTINGS, pack_now, read_settings, recall, retell, tell
 from app.store import UNKNOWN, Store, StoreError, publish, published
-from app.visitors import TooManyRuns, Visitor, Visitors, visitor
+from app.visitors import Visitor, Visitors, visitor
 from d2f.bench.report import read_results
+from d2f.errors import D2FError
 from d2f.tasks import TASKS, Problem
 
 QUEUE_SIZE = 32
@@ -407,7 +408,7 @@ def _race(
                 conversation = told.conversation.to_dict() if told.conversation else gr.skip()
                 yield told.packed, told.recording or gr.skip(), conversation, *box
                 box = [gr.skip()] if retry else []
-    except TooManyRuns as error:
+    except D2FError as error:
         yield _tell_error(str(error)), gr.skip(), gr.skip(), *box
 
 
@@ -504,7 +505,7 @@ def _publish(store: Store, quota: Quota, asking: Visitor, recording: Recording |
         return _tell_error("Too many races were published in the last hour. Try again later.")
     try:
         race_id = publish(store, recording)
-    except ValueError as error:
+    except D2FError as error:
         return _tell_error(str(error))
     return pack_now([{"kind": "published", "id": race_id, "prompt": recording.prompt}])
 
@@ -525,7 +526,7 @@ def _told_link(store: Store | None, fragment: str, query: dict[str, str]) -> tup
     try:
         linked = _linked(store, fragment, query)
         return (retell(linked), linked) if linked is not None else ([], gr.skip())
-    except ValueError as error:
+    except D2FError as error:
         return [{"kind": "error", "text": str(error)}], gr.skip()
 
 
@@ -563,7 +564,7 @@ def _prefilled(pair: str, host: Host, query: dict[str, str]) -> tuple[list[Any],
         chosen = host.pair(name)
         values = [_number(query[n]) if n in query else getattr(chosen.config, n) for n in SETTINGS]
         read_settings(chosen, values)
-    except ValueError as error:
+    except D2FError as error:
         return untouched, str(error)
     if not _asks(query):
         return untouched, ""

@@ -21,10 +21,12 @@ from uuid import uuid4
 
 import gradio as gr
 
+from d2f.errors import D2FError
+
 AT_ONCE = 8
 
 
-class TooManyRuns(ValueError):
+class TooManyRuns(D2FError):
     """An address has as many runs as it may; the message tells a visitor so."""
 
 

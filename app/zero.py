@@ -9,6 +9,7 @@ import gradio as gr
 
 from app.elsewhere import Steps
 from app.lanes import Asked, Host
+from d2f.errors import InvalidInput
 
 SETUP_SECONDS = 20  # for weights on their way to the GPU, and the models' warm-up
 SECONDS_PER_TOKEN = 0.1  # for all lanes together: two times what an 8 B model takes
@@ -27,6 +28,6 @@ def lent(compute: Callable[[Asked, Host], Steps]) -> Callable[[Asked, Host], Ste
         try:
             yield from compute(asked, host)
         except gr.Error as error:
-            raise ValueError(error.message) from error
+            raise InvalidInput(error.message) from error
 
     return steps

@@ -28,6 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from d2f.errors import InvalidInput
+
 BACKENDS = ("sdpa", "flash", "flex")
 # Where the kernels package finds flash-attn; the version fixes what its functions are called.
 HUB_KERNEL, HUB_KERNEL_VERSION = "kernels-community/flash-attn2", 2
@@ -112,14 +114,14 @@ def choose_backend(
         ValueError: no such backend, or it cannot run here.
     """
     if wanted not in ("auto", *BACKENDS):
-        raise ValueError(f"attention must be one of {('auto', *BACKENDS)}, got {wanted!r}")
+        raise InvalidInput(f"attention must be one of {('auto', *BACKENDS)}, got {wanted!r}")
     if wanted in ("sdpa", "flex"):
         return wanted
     obstacle = flash_obstacle(torch.device(device), dtype, head_dim)
     if wanted == "auto" and (obstacle or find_spec("flash_attn") is None):
         return "sdpa"
     if obstacle:
-        raise ValueError(f"attention 'flash' {obstacle}")
+        raise InvalidInput(f"attention 'flash' {obstacle}")
     flash_kernel()
     return "flash"
 
@@ -155,8 +157,8 @@ def flash_kernel() -> Callable[..., Tensor]:
 
             return get_kernel(HUB_KERNEL, version=HUB_KERNEL_VERSION).flash_attn_with_kvcache
     except (ImportError, OSError, ValueError) as error:
-        raise ValueError(f"flash-attn does not load ({error}); use attention 'sdpa'") from error
-    raise ValueError("attention 'flash' needs the flash_attn or the kernels package")
+        raise InvalidInput(f"flash-attn does not load ({error}); use attention 'sdpa'") from error
+    raise InvalidInput("attention 'flash' needs the flash_attn or the kernels package")
 
 
 @lru_cache(maxsize=1)
@@ -298,7 +300,7 @@ def equal_runs(ends: Sequence[int]) -> Iterator[tuple[int, list[int], bool]]:
 
 def _flash_sight(visible_end: Tensor, batch: int, device: torch.device) -> FlashSight:
     if visible_end.dim() != 1:
-        raise ValueError(
+        raise InvalidInput(
             "attention 'flash' takes one row of visible ends for the whole batch, "
             f"got shape {tuple(visible_end.shape)}"
         )

@@ -11,6 +11,8 @@ Knows nothing of blocks or masks: that a row is final is the caller's claim.
 import torch
 from torch import Tensor
 
+from d2f.errors import InvalidInput
+
 
 class KVCache:
     """Preallocated keys and values, one tensor a layer.
@@ -51,7 +53,7 @@ class KVCache:
         """A window starts where the final rows end, and fits."""
         assert start == self.length, f"window starts at {start}, final rows end at {self.length}"
         if start + rows > self.capacity:
-            raise ValueError(f"window ends at {start + rows}, cache capacity is {self.capacity}")
+            raise InvalidInput(f"window ends at {start + rows}, cache capacity is {self.capacity}")
 
     def advance(self, rows: int) -> None:
         """Declare the next ``rows`` rows final."""

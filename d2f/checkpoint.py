@@ -20,9 +20,10 @@ from torch import Tensor
 
 from d2f.attention import choose_backend
 from d2f.dialects import config_json, model_config
+from d2f.errors import HubError, LoadError
 from d2f.files import AGAIN, Stored, read_json, stored_weights
 from d2f.fixed import Fixed
-from d2f.hub import HubError, cached, snapshot
+from d2f.hub import cached, snapshot
 from d2f.keys import LAYOUTS, TRANSFORMERS, Layout, Slot, key_map
 from d2f.lora import Lora
 from d2f.memory import free_memory, require_memory
@@ -89,7 +90,7 @@ def load_model(
         FileNotFoundError: a file of the folder is missing.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
+        raise LoadError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
     published = PUBLISHED.get(str(name_or_folder))
     free = free_memory(device)
     name = Path(name_or_folder).name
@@ -181,7 +182,7 @@ def _download(model: Published, adapter: str | Path | None) -> tuple[Path, Path 
             check_base(other, Path(model.repo.id).name)
         return snapshot(model.repo.id, model.repo.revision), other
     if adapter is not None:
-        raise ValueError(f"model {model.name!r} has an adapter of its own, got {str(adapter)!r}")
+        raise LoadError(f"model {model.name!r} has an adapter of its own, got {str(adapter)!r}")
     # The small one first: whatever is wrong with the network shows at once.
     own = snapshot(model.adapter.repo.id, model.adapter.repo.revision)
     return snapshot(model.repo.id, model.repo.revision), own
@@ -198,7 +199,7 @@ def check_base(adapter: Path, repository: str | None) -> None:
     raw = read_json(adapter / "adapter_config.json")
     said = Path(str(raw.get("base_model_name_or_path") or "")).name
     if repository is not None and said in _published_names() and said != repository:
-        raise ValueError(f"adapter in {adapter} was trained on {said}, not on {repository}")
+        raise LoadError(f"adapter in {adapter} was trained on {said}, not on {repository}")
 
 
 def find_shape(name_or_folder: str | Path) -> Shape:
@@ -229,13 +230,13 @@ def check_weights(stored: Mapping[str, Stored], slots: Mapping[str, Slot], folde
     """``ValueError`` unless a folder holds exactly the weights its config.json asks for."""
     missing, unused = sorted(slots.keys() - stored.keys()), sorted(stored.keys() - slots.keys())
     if missing or unused:
-        raise ValueError(
+        raise LoadError(
             f"weights of {folder} do not fit its config.json: "
             f"missing {missing[:4]}, left over {unused[:4]}"
         )
     for key, slot in slots.items():
         if stored[key].shape != slot.shape:
-            raise ValueError(
+            raise LoadError(
                 f"weights of {folder} do not fit its config.json: "
                 f"{key} is {stored[key].shape}, not {slot.shape}"
             )
@@ -247,7 +248,7 @@ def check_mask(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
     A tokenizer whose added tokens are not found gives them ids of its own, without a word.
     """
     if tokenizer.mask_id not in (None, config.mask_id) and config.mask_id is not None:
-        raise ValueError(
+        raise LoadError(
             f"the mask token is {config.mask_id} in config.json and {tokenizer.mask_id} in the "
             f"tokenizer of {folder}: {AGAIN}"
         )

@@ -7,10 +7,12 @@ section 4.3 and Table 8); ``DESIGN`` words: tau_add, tau_act, tau_conf.
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from d2f.errors import InvalidInput
+
 
 def _require(ok: bool, name: str, value: object, rule: str) -> None:
     if not ok:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        raise InvalidInput(f"{name} must be {rule}, got {value!r}")
 
 
 def _is_int(value: object) -> bool:
@@ -110,7 +112,7 @@ def decoder_name(config: DecodeConfig) -> str:
     for name, kind in CONFIGS.items():
         if type(config) is kind:
             return name
-    raise ValueError(f"config must be one of {sorted(CONFIGS)}, got {type(config).__name__}")
+    raise InvalidInput(f"config must be one of {sorted(CONFIGS)}, got {type(config).__name__}")
 
 
 def config_to_dict(config: DecodeConfig) -> dict[str, Any]:
@@ -121,9 +123,9 @@ def config_to_dict(config: DecodeConfig) -> dict[str, Any]:
 def config_from_dict(decoder: str, values: dict[str, Any]) -> DecodeConfig:
     """Inverse of :func:`config_to_dict`; an unknown decoder or field raises ``ValueError``."""
     if decoder not in CONFIGS:
-        raise ValueError(f"decoder must be one of {sorted(CONFIGS)}, got {decoder!r}")
+        raise InvalidInput(f"decoder must be one of {sorted(CONFIGS)}, got {decoder!r}")
     known = {field.name for field in fields(CONFIGS[decoder])}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"unknown {decoder} settings {unknown}; known: {sorted(known)}")
+        raise InvalidInput(f"unknown {decoder} settings {unknown}; known: {sorted(known)}")
     return CONFIGS[decoder](**values)

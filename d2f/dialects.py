@@ -6,6 +6,7 @@ no field for stands under ``"d2f"``. Knows no files and no weights.
 
 from typing import Any
 
+from d2f.errors import LoadError
 from d2f.model import ModelConfig
 
 # What no architecture goes without.
@@ -54,12 +55,12 @@ def model_config(raw: dict[str, Any]) -> ModelConfig:
     if kind == "llada":
         return _llada_config(raw)
     if kind not in ("llama", "qwen2", "Dream"):
-        raise ValueError(f"model_type must be 'llama', 'qwen2', 'llada' or 'Dream', got {kind!r}")
+        raise LoadError(f"model_type must be 'llama', 'qwen2', 'llada' or 'Dream', got {kind!r}")
     _require(raw, REQUIRED, FIXED)
     ours = raw.get("d2f", {})
     dream = kind == "Dream"
     if dream and "mask_token_id" not in raw:
-        raise ValueError("config.json names no mask_token_id")
+        raise LoadError("config.json names no mask_token_id")
     heads, length = raw["num_attention_heads"], raw["max_position_embeddings"]
     return ModelConfig(
         vocab_size=raw["vocab_size"],
@@ -87,7 +88,7 @@ def _llada_config(raw: dict[str, Any]) -> ModelConfig:
     # Rows of the tables; the vocabulary itself may be smaller.
     rows = raw.get("embedding_size") or raw.get("vocab_size")
     if not rows:
-        raise ValueError("config.json names no embedding_size")
+        raise LoadError("config.json names no embedding_size")
     return ModelConfig(
         vocab_size=rows,
         hidden_size=raw["d_model"],
@@ -113,20 +114,20 @@ def _rope_theta(raw: dict[str, Any]) -> float:
     # Older files say "type".
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
-        raise ValueError(f"rope_type must be 'default', got {kind!r}")
+        raise LoadError(f"rope_type must be 'default', got {kind!r}")
     theta = rope.get("rope_theta", raw.get("rope_theta"))
     if theta is None:
-        raise ValueError("config.json names no rope_theta")
+        raise LoadError("config.json names no rope_theta")
     return theta
 
 
 def _require(raw: dict[str, Any], names: tuple[str, ...], fixed: dict[str, Any]) -> None:
     absent = [name for name in names if raw.get(name) is None]
     if absent:
-        raise ValueError(f"config.json names no {absent[0]}")
+        raise LoadError(f"config.json names no {absent[0]}")
     for name, value in fixed.items():
         if raw.get(name, value) != value:
-            raise ValueError(f"config.json: {name} must be {value!r}, got {raw[name]!r}")
+            raise LoadError(f"config.json: {name} must be {value!r}, got {raw[name]!r}")
 
 
 def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from d2f.config import DecodeConfig, config_from_dict, config_to_dict, decoder_name
+from d2f.errors import InvalidInput
 
 FORMAT = 1
 SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
@@ -208,7 +209,7 @@ class Trace:
         try:
             data = json.loads(text)
             if data["format"] != FORMAT:
-                raise ValueError(f"trace format must be {FORMAT}, got {data['format']!r}")
+                raise InvalidInput(f"trace format must be {FORMAT}, got {data['format']!r}")
             config = config_from_dict(data["decoder"], data["config"])
             header = data["header"]
             return cls(
@@ -225,7 +226,7 @@ class Trace:
                 text=str(data["text"]),
             )
         except MALFORMED as error:
-            raise ValueError(f"not a trace: {type(error).__name__}: {error}") from error
+            raise InvalidInput(f"not a trace: {type(error).__name__}: {error}") from error
 
 
 def event_to_dict(event: StepEvent) -> dict[str, Any]:
@@ -246,7 +247,7 @@ def event_from_dict(data: dict[str, Any]) -> StepEvent:
     start, end = _ints(data["window"])
     reason = data["finish_reason"]
     if reason is not None and reason not in FINISH_REASONS:
-        raise ValueError(f"finish_reason must be one of {FINISH_REASONS}, got {reason!r}")
+        raise InvalidInput(f"finish_reason must be one of {FINISH_REASONS}, got {reason!r}")
     return StepEvent(
         step=_int(data["step"]),
         seconds=_float(data["seconds"]),
@@ -264,13 +265,13 @@ def event_from_dict(data: dict[str, Any]) -> StepEvent:
 def _block_from_row(row: list[Any]) -> BlockView:
     index, start, end, num_masked = _ints(row[:4])
     if row[4] not in BLOCK_STATES:
-        raise ValueError(f"block state must be one of {BLOCK_STATES}, got {row[4]!r}")
+        raise InvalidInput(f"block state must be one of {BLOCK_STATES}, got {row[4]!r}")
     return BlockView(index, start, end, num_masked, row[4])
 
 
 def _int(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"expected an integer, got {value!r}")
+        raise InvalidInput(f"expected an integer, got {value!r}")
     return value
 
 
@@ -281,5 +282,5 @@ def _ints(values: Iterable[Any]) -> tuple[int, ...]:
 def _float(value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {value!r}")
+        raise InvalidInput(f"expected a finite number, got {value!r}")
     return float(value)

@@ -10,6 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from d2f.errors import LoadError
+
 FLOATS = {"F64", "F32", "F16", "BF16"}
 INDEX = "model.safetensors.index.json"
 AGAIN = "download it again; a download by name goes on where it stopped"
@@ -30,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON ({error})") from error
+        raise LoadError(f"{path} is no valid JSON ({error})") from error
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -48,10 +50,10 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             kinds = {key: value.get_dtype() for key, value in slices.items()}
             shapes = {key: tuple(value.get_shape()) for key, value in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut short or damaged ({error}): {AGAIN}") from error
+        raise LoadError(f"{path} is cut short or damaged ({error}): {AGAIN}") from error
     odd = [f"{key} is {kind}" for key, kind in kinds.items() if kind not in FLOATS]
     if odd:
-        raise ValueError(f"{path}: weights must be floats of 16 bits or more, but {odd[0]}")
+        raise LoadError(f"{path}: weights must be floats of 16 bits or more, but {odd[0]}")
     return shapes
 
 
@@ -73,9 +75,9 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
     for name in sorted(set(homes.values())) or ["model.safetensors"]:
         for key, shape in tensor_shapes(folder / name).items():
             if key in weights:
-                raise ValueError(f"{key} stands in both {weights[key].path} and {folder / name}")
+                raise LoadError(f"{key} stands in both {weights[key].path} and {folder / name}")
             weights[key] = Stored(folder / name, shape)
     for key, name in homes.items():
         if key not in weights or weights[key].path.name != name:
-            raise ValueError(f"{index} says that {key} is in {name}, and it is not: {AGAIN}")
+            raise LoadError(f"{index} says that {key} is in {name}, and it is not: {AGAIN}")
     return weights

@@ -7,6 +7,8 @@ Trace.
 
 import os
 
+from d2f.errors import InvalidInput
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -103,21 +105,21 @@ def chosen_config(args: argparse.Namespace) -> DecodeConfig:
 def read_prompt(prompt: str) -> str:
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text.strip():
-        raise ValueError("the prompt is empty")
+        raise InvalidInput("the prompt is empty")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("the prompt is not valid UTF-8")
+        raise InvalidInput("the prompt is not valid UTF-8")
     return text.strip()
 
 
 def check_trace_file(path: Path | None) -> None:
     """Refuse before the work what could not be written after it."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ValueError(f"--trace must be a file in an existing folder, got {str(path)!r}")
+        raise InvalidInput(f"--trace must be a file in an existing folder, got {str(path)!r}")
 
 
 def check_device(device: str) -> None:
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} is not there: torch sees no CUDA GPU")
+        raise InvalidInput(f"device {device!r} is not there: torch sees no CUDA GPU")
 
 
 def set_up(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepEvent]]:

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from d2f.errors import HubError
 from d2f.files import weight_map
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
@@ -28,10 +29,6 @@ UNWANTED = ["original/*", "metal/*", "onnx/*"]
 SINGLE = ("model.safetensors", "adapter_model.safetensors")
 CONFIGS = ("config.json", "adapter_config.json")
 LOG_IN = "log in with 'hf auth login' or set HF_TOKEN"
-
-
-class HubError(ValueError):
-    """A repository cannot be had; the message says why and what to do."""
 
 
 def snapshot(repo_id: str, revision: str) -> Path:

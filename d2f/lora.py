@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from d2f.errors import LoadError
 from d2f.files import read_json, tensor_shapes
 
 PREFIX = "base_model.model."
@@ -67,19 +68,19 @@ def adapter_pairs(
         a, b = (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
         known = found and rest in ("A.weight", "B.weight") and key in (a, b)
         if not known or target not in base or not (a in adapter and b in adapter):
-            raise ValueError(f"adapter key {key!r} in {folder} fits no weight of the base model")
+            raise LoadError(f"adapter key {key!r} in {folder} fits no weight of the base model")
         pairs[target] = (a, b)
     for target, (a, b) in pairs.items():
         rows, columns = base[target]
         shapes, fitting = (adapter[a], adapter[b]), ((raw["r"], columns), (rows, raw["r"]))
         if shapes != fitting:
-            raise ValueError(
+            raise LoadError(
                 f"adapter in {folder} does not fit the base model: A and B of {target!r} are "
                 f"{shapes[0]} and {shapes[1]}, not {fitting[0]} and {fitting[1]}"
             )
     bare = [key for key in base if _targeted(raw["target_modules"], key) and key not in pairs]
     if bare:
-        raise ValueError(f"adapter in {folder} targets {bare[0]!r} and holds nothing for it")
+        raise LoadError(f"adapter in {folder} targets {bare[0]!r} and holds nothing for it")
     return pairs
 
 
@@ -95,17 +96,17 @@ def _targeted(targets: str | list[str], key: str) -> bool:
 
 def _require_plain(raw: Mapping[str, Any]) -> None:
     if raw.get("peft_type") != "LORA":
-        raise ValueError(f"adapter peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+        raise LoadError(f"adapter peft_type must be 'LORA', got {raw.get('peft_type')!r}")
     if raw.get("alpha_pattern") or raw.get("rank_pattern"):
-        raise ValueError("adapters with ranks or alphas per module are not supported")
+        raise LoadError("adapters with ranks or alphas per module are not supported")
     if raw.get("use_dora") or raw.get("bias", "none") != "none" or raw.get("fan_in_fan_out"):
-        raise ValueError(PLAIN)
+        raise LoadError(PLAIN)
     begun = raw.get("init_lora_weights", True)
     if isinstance(begun, str) and begun not in BEGINNINGS:
-        raise ValueError(
+        raise LoadError(
             f"adapter init_lora_weights must be a boolean or one of {BEGINNINGS}, got {begun!r}: "
             "it changes the base model's weights"
         )
     for name in PARTIAL:
         if raw.get(name):
-            raise ValueError(f"adapters with {name} are not supported")
+            raise LoadError(f"adapters with {name} are not supported")

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import torch
 
+from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.needs import gigabytes
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-
-
-class TooLittleMemory(ValueError):
-    """A model needs more than is free; the message says how much, and what to do."""
 
 
 def free_memory(device: torch.device | str) -> int | None:
@@ -28,7 +25,7 @@ def free_memory(device: torch.device | str) -> int | None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (found.index or 0):
             seen = f"{count} CUDA GPU{'s' * (count > 1)}" if count else "no CUDA GPU"
-            raise ValueError(f"device {str(device)!r} is not there: torch sees {seen}")
+            raise InvalidInput(f"device {str(device)!r} is not there: torch sees {seen}")
         # What torch keeps of memory that no tensor uses any more is free as well.
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(found)[0]

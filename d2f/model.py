@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from d2f.attention import Sight, any_shape, attend, make_fixed_sight, make_sight
 from d2f.cache import FixedRows, KVCache
+from d2f.errors import InvalidInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise InvalidInput(
                 f"num_heads must be a multiple of num_kv_heads, "
                 f"got {self.num_heads} and {self.num_kv_heads}"
             )
@@ -206,7 +207,7 @@ class Transformer(nn.Module):
         """
         rows = ids.shape[1]
         if start + rows > self.config.max_length:
-            raise ValueError(
+            raise InvalidInput(
                 f"position {start + rows} is beyond the context of {self.config.max_length} tokens"
             )
         if cache is not None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from d2f.checkpoint import folder_shape, known_shape
-from d2f.hub import HubError, cached, has_token, snapshot
+from d2f.errors import HubError, InvalidInput
+from d2f.hub import cached, has_token, snapshot
 from d2f.memory import free_memory
 from d2f.needs import TOKENS, gigabytes
 from d2f.options import Parser
@@ -179,7 +180,7 @@ def download(names: Sequence[str]) -> list[str]:
     known = [*PUBLISHED, *PUBLISHED_PAIRS]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"--download must be of {known}, got {unknown[0]!r}")
+        raise InvalidInput(f"--download must be of {known}, got {unknown[0]!r}")
     wanted = [
         PUBLISHED[name].repos if name in PUBLISHED else pair_repos(PUBLISHED_PAIRS[name])
         for name in names

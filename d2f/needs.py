@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from d2f.errors import InvalidInput
+
 GIB = 2**30
 TOKENS = 4096
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -55,9 +57,9 @@ def other_weights(shape: Shape) -> int:
 def model_bytes(shape: Shape, dtype: str, quantised: str | None = None) -> int:
     """A model's weights in memory; ``quantised`` is a key of :data:`QUANTISED_BYTES`."""
     if dtype not in BYTES:
-        raise ValueError(f"dtype must be one of {sorted(BYTES)}, got {dtype!r}")
+        raise InvalidInput(f"dtype must be one of {sorted(BYTES)}, got {dtype!r}")
     if quantised is not None and quantised not in QUANTISED_BYTES:
-        raise ValueError(f"quantised must be one of {sorted(QUANTISED_BYTES)}, got {quantised!r}")
+        raise InvalidInput(f"quantised must be one of {sorted(QUANTISED_BYTES)}, got {quantised!r}")
     each = BYTES[dtype] if quantised is None else QUANTISED_BYTES[quantised]
     return round(layer_weights(shape) * each) + other_weights(shape) * BYTES[dtype]
 

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, NoReturn, get_args
 
 from d2f.config import CONFIGS, DecodeConfig, decoder_name
+from d2f.errors import InvalidInput
 
 DTYPE_NAMES = ("bfloat16", "float16", "float32")
 EXPLAINED = {
@@ -50,7 +51,9 @@ def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | No
     """
     types = {field.name: field.type for field in fields(CONFIGS[decoder])}
     if name not in types:
-        raise ValueError(f"decoder {decoder!r} has no setting {name!r}; it has {', '.join(types)}")
+        raise InvalidInput(
+            f"decoder {decoder!r} has no setting {name!r}; it has {', '.join(types)}"
+        )
     kinds = get_args(types[name]) or (types[name],)
     word = text.strip().lower()
     if word == "none" and NoneType in kinds:
@@ -58,13 +61,13 @@ def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | No
     if bool in kinds:
         if word in ("true", "false"):
             return word == "true"
-        raise ValueError(f"{name} must be true or false, got {text!r}")
+        raise InvalidInput(f"{name} must be true or false, got {text!r}")
     try:
         return float(word) if float in kinds else int(word)
     except ValueError:
         rule = "a number" if float in kinds else "an integer"
         rule += " or none" if NoneType in kinds else ""
-        raise ValueError(f"{name} must be {rule}, got {text!r}") from None
+        raise InvalidInput(f"{name} must be {rule}, got {text!r}") from None
 
 
 def apply_settings(config: DecodeConfig, settings: dict[str, str]) -> DecodeConfig:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from d2f.errors import LoadError
 from d2f.model import DecoderLayer, Transformer
 
 PACKAGES = {"int8": "torchao", "int4": "bitsandbytes"}
@@ -20,10 +21,10 @@ PACKAGES = {"int8": "torchao", "int4": "bitsandbytes"}
 def check_quantization(kind: str) -> None:
     """``ValueError`` for an unknown kind, or one whose package is not installed."""
     if kind not in PACKAGES:
-        raise ValueError(f"quantize must be one of {sorted(PACKAGES)}, got {kind!r}")
+        raise LoadError(f"quantize must be one of {sorted(PACKAGES)}, got {kind!r}")
     if find_spec(PACKAGES[kind]) is None:
         package = PACKAGES[kind]
-        raise ValueError(f"quantize {kind!r} needs the {package} package: pip install {package}")
+        raise LoadError(f"quantize {kind!r} needs the {package} package: pip install {package}")
 
 
 def quantize(net: Transformer, kind: str, device: torch.device | str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
+from d2f.errors import InvalidInput
 from d2f.needs import QUANTISED_BYTES, Need, gigabytes, needs, pair_bytes
 from d2f.published import PUBLISHED, Published, Repo, Shape
 
@@ -126,7 +127,7 @@ def against(pair: Pair, ar: str) -> Pair:
     """The pair with another autoregressive model of the catalogue."""
     known = sorted({each.ar for each in (PAIRS | PUBLISHED_PAIRS).values()})
     if ar not in known:
-        raise ValueError(f"the AR model must be one of {known}, got {ar!r}")
+        raise InvalidInput(f"the AR model must be one of {known}, got {ar!r}")
     title = f"{pair.d2f} against {ar}"
     return pair if ar == pair.ar else replace(pair, name=f"{pair.name}-{ar}", title=title, ar=ar)
 
@@ -242,7 +243,7 @@ def default_config(
     """
     decoder = decoder or catalogue_decoder(model, pairs)
     if decoder is None:
-        raise ValueError(f"model {model!r} is in no pair of the catalogue: name a decoder")
+        raise InvalidInput(f"model {model!r} is in no pair of the catalogue: name a decoder")
     for pair in pairs.values():
         if decoder in pair.lanes and model in [name for name, _ in pair.lanes.values()]:
             return pair.lanes[decoder][1]
@@ -259,7 +260,7 @@ def model_folder(name_or_folder: str | Path) -> Path:
     for folder in (EMBEDDED / str(name_or_folder), Path(name_or_folder)):
         if (folder / "config.json").is_file():
             return folder
-    raise ValueError(
+    raise InvalidInput(
         f"no model {str(name_or_folder)!r}: not one of {embedded_models()} "
         "and not a folder with a config.json"
     )

@@ -16,6 +16,8 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from d2f.errors import InvalidInput
+
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 # Ends of a turn in Llama 3's format and in ChatML. Published models use them and do not all say
@@ -78,10 +80,10 @@ class Tokenizer:
         """
         for message in messages:
             if message["role"] not in ROLES:
-                raise ValueError(f"role must be one of {ROLES}, got {message['role']!r}")
+                raise InvalidInput(f"role must be one of {ROLES}, got {message['role']!r}")
             self._refuse_special(message["content"])
         if self._hf.chat_template is None:
-            raise ValueError("this tokenizer has no chat template; encode plain text instead")
+            raise InvalidInput("this tokenizer has no chat template; encode plain text instead")
         text = self._hf.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True
         )
@@ -100,7 +102,7 @@ class Tokenizer:
     def _refuse_special(self, text: str) -> None:
         for token in self._special:
             if token in text:
-                raise ValueError(f"text must not contain the special token {token!r}")
+                raise InvalidInput(f"text must not contain the special token {token!r}")
 
 
 def _load(folder: Path) -> PreTrainedTokenizerBase:

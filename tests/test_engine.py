@@ -16,7 +16,7 @@ from d2f.attention import BACKENDS
 from d2f.checkpoint import DTYPES, find_shape, save_model
 from d2f.decode.common import how_it_runs
 from d2f.engine import Engine, load_engine
-from d2f.memory import TooLittleMemory
+from d2f.errors import TooLittleMemory
 from d2f.options import add_engine_options
 from d2f.quantize import PACKAGES, check_quantization, quantize
 from d2f.tokenizer import Tokenizer

@@ -21,7 +21,8 @@ from tiny import network
 
 from d2f import load_model
 from d2f.checkpoint import shape_of
-from d2f.hub import HubError, _whole, cached, explain, has_token, snapshot
+from d2f.errors import HubError
+from d2f.hub import _whole, cached, explain, has_token, snapshot
 from d2f.model import Transformer
 from d2f.published import PUBLISHED, Adapter, Published, Repo
 from d2f.tokenizer import Tokenizer

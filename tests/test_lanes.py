@@ -9,7 +9,7 @@ from races import ar_trace, d2f_trace, decode, header, token_text
 import app.lanes
 from app.lanes import Host, Lane, loaded_model, models_in, recorded_lane, warm_model
 from d2f import ARConfig, D2FConfig, StepEvent
-from d2f.memory import TooLittleMemory
+from d2f.errors import TooLittleMemory
 from d2f.tokenizer import Tokenizer
 
 

@@ -9,8 +9,9 @@ from originals import llada_json, write_folder
 from tiny import network
 
 from d2f import load_model
+from d2f.errors import TooLittleMemory
 from d2f.keys import LLADA, key_map
-from d2f.memory import TooLittleMemory, free_memory, host_memory, require_memory
+from d2f.memory import free_memory, host_memory, require_memory
 from d2f.model import ModelConfig, Transformer
 from d2f.needs import gigabytes
 from d2f.published import PUBLISHED

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from d2f.hub import HubError
+from d2f.errors import HubError
 from d2f.models import main
 from d2f.published import PUBLISHED
 from d2f.registry import PAIRS, PUBLISHED_PAIRS, embedded_models

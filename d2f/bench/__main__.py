@@ -2,6 +2,8 @@
 
 import os
 
+from d2f.errors import InvalidInput
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -120,7 +122,7 @@ def overrides(option: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         target, equals, value = text.partition("=")
         if not equals or target.partition(".")[0] not in CONFIGS:
             decoders = ", ".join(CONFIGS)
-            raise ValueError(f"{option} must begin with one of {decoders}, got {text!r}")
+            raise InvalidInput(f"{option} must begin with one of {decoders}, got {text!r}")
         yield target, value
 
 
@@ -135,7 +137,7 @@ def make_lanes(args: argparse.Namespace) -> list[Lane]:
         settings.setdefault(decoder, {})[name] = value
     for decoder in [*decoders, *models, *settings]:
         if decoder not in known or decoder not in decoders:
-            raise ValueError(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
+            raise InvalidInput(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
     configs = {d: apply_settings(known[d][1], settings.get(d, {})) for d in decoders}
     check_configs(configs)
     engine = chosen_engine(args, default_dtype(args.device, embedded=args.suite in PAIRS))
@@ -157,7 +159,7 @@ def sweeps(lanes: Sequence[Lane], texts: Sequence[str]) -> Iterator[Lane]:
     for target, values in overrides("--sweep", texts):
         decoder, _, setting = target.partition(".")
         if decoder not in base:
-            raise ValueError(f"decoder {decoder!r} is not in this run of {', '.join(base)}")
+            raise InvalidInput(f"decoder {decoder!r} is not in this run of {', '.join(base)}")
         for value in values.split(","):
             config = apply_settings(base[decoder].config, {setting: value})
             if config != base[decoder].config:
@@ -195,7 +197,7 @@ def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[s
 def check_out(path: Path | None) -> None:
     """Refuse before the work what could not be written after it."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ValueError(f"--out must be a file in an existing folder, got {str(path)!r}")
+        raise InvalidInput(f"--out must be a file in an existing folder, got {str(path)!r}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from d2f.bench.suite import ALL
+from d2f.errors import InvalidInput
 from d2f.needs import needs_table
 from d2f.registry import published_needs
 
@@ -170,7 +171,7 @@ def _between(readme: str, first: str, last: str, text: str) -> str:
     before, begin, rest = readme.partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"README.md must hold the markers {first} and {last}, in this order")
+        raise InvalidInput(f"README.md must hold the markers {first} and {last}, in this order")
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, VanillaConfig, config_to_dict
 from d2f.decode import generate, prepare, stream
+from d2f.errors import InvalidInput
 from d2f.tasks import TASKS, Problem, draw
 
 ALL = "all"
@@ -72,10 +73,10 @@ def check_configs(configs: Mapping[str, DecodeConfig]) -> None:
     """Refuse settings, by decoder, under which the lanes would not run the same race."""
     limits = {d: c.max_new_tokens for d, c in configs.items() if d != "vanilla"}
     if len(set(limits.values())) > 1:
-        raise ValueError(f"max_new_tokens must be the same for d2f and ar, got {limits}")
+        raise InvalidInput(f"max_new_tokens must be the same for d2f and ar, got {limits}")
     for decoder, config in configs.items():
         if config.temperature:
-            raise ValueError(f"{decoder}.temperature must be 0 here, got {config.temperature}")
+            raise InvalidInput(f"{decoder}.temperature must be 0 here, got {config.temperature}")
 
 
 def held_out(tasks: Sequence[str], count: int, seed: int) -> dict[str, list[Problem]]:

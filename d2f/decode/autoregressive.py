@@ -10,6 +10,7 @@ from d2f.checkpoint import Model
 from d2f.config import ARConfig
 from d2f.decode.common import check_prompt, new_generator, now, read
 from d2f.decode.windows import open_windows
+from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent
 from d2f.sampling import choose, forbid
 
@@ -21,7 +22,7 @@ def decode_ar(model: Model, prompt_ids: Sequence[int], config: ARConfig) -> Iter
         ValueError: the model is not causal, or the prompt cannot be decoded.
     """
     if not model.config.causal:
-        raise ValueError(f"decoder 'ar' needs a causal model; {model.name!r} is not one")
+        raise InvalidInput(f"decoder 'ar' needs a causal model; {model.name!r} is not one")
     check_prompt(model, prompt_ids, config)
     return _steps(model, list(prompt_ids), config)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from d2f.attention import backend_name, send
 from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, VanillaConfig
+from d2f.errors import InvalidInput
 from d2f.events import TraceHeader
 from d2f.model import Transformer
 
@@ -18,15 +19,15 @@ from d2f.model import Transformer
 def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> None:
     """Refuse what cannot be decoded, before anything runs."""
     if not prompt_ids:
-        raise ValueError("prompt_ids must not be empty")
+        raise InvalidInput("prompt_ids must not be empty")
     beyond = [i for i in prompt_ids if not 0 <= i < model.tokenizer.vocab_size]
     if beyond:
-        raise ValueError(f"prompt_ids must be token ids of the model, got {beyond[0]}")
+        raise InvalidInput(f"prompt_ids must be token ids of the model, got {beyond[0]}")
     if model.config.mask_id is not None and model.config.mask_id in prompt_ids:
-        raise ValueError("prompt_ids must not contain the mask token")
+        raise InvalidInput("prompt_ids must not contain the mask token")
     total, limit = len(prompt_ids) + config.max_new_tokens, model.config.max_length
     if total > limit:
-        raise ValueError(
+        raise InvalidInput(
             f"the prompt's {len(prompt_ids)} tokens and max_new_tokens={config.max_new_tokens} "
             f"exceed the model's context of {limit} tokens"
         )

@@ -12,6 +12,7 @@ from d2f.checkpoint import Model
 from d2f.config import D2FConfig
 from d2f.decode.common import check_prompt, new_generator, now, read
 from d2f.decode.windows import open_windows
+from d2f.errors import InvalidInput
 from d2f.events import FULLY_ACTIVATED, Commit, StepEvent
 from d2f.sampling import choose, forbid, select
 
@@ -23,7 +24,7 @@ def decode_d2f(model: Model, prompt_ids: Sequence[int], config: D2FConfig) -> It
         ValueError: the model has no mask token or is causal, or the prompt cannot be decoded.
     """
     if model.config.mask_id is None or model.config.causal:
-        raise ValueError(f"decoder 'd2f' needs a diffusion model; {model.name!r} is not one")
+        raise InvalidInput(f"decoder 'd2f' needs a diffusion model; {model.name!r} is not one")
     check_prompt(model, prompt_ids, config)
     return _steps(model, list(prompt_ids), config)
 

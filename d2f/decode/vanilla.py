@@ -14,6 +14,7 @@ from d2f.attention import send
 from d2f.checkpoint import Model
 from d2f.config import VanillaConfig
 from d2f.decode.common import Predictor, check_prompt, new_generator, now, read
+from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent
 from d2f.sampling import choose, forbid
 
@@ -27,7 +28,7 @@ def decode_vanilla(
         ValueError: the model has no mask token or is causal, or the prompt cannot be decoded.
     """
     if model.config.mask_id is None or model.config.causal:
-        raise ValueError(f"decoder 'vanilla' needs a diffusion model; {model.name!r} is not one")
+        raise InvalidInput(f"decoder 'vanilla' needs a diffusion model; {model.name!r} is not one")
     check_prompt(model, prompt_ids, config)
     return _steps(model, list(prompt_ids), config)
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
+from d2f.errors import InvalidInput
 from d2f.serve.service import Options, load_app
 
 NAME = "d2f"
@@ -25,7 +26,7 @@ def application(args: dict[str, Any]) -> Application:
     try:
         options = Options(**args)
     except TypeError as error:
-        raise ValueError(f"args of the application: {error}") from error
+        raise InvalidInput(f"args of the application: {error}") from error
 
     def build() -> FastAPI:
         """Called on each replica, where the model is to live."""

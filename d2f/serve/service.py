@@ -32,6 +32,7 @@ from d2f.checkpoint import Model
 from d2f.config import ARConfig, D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
 from d2f.engine import Engine, load_engine
+from d2f.errors import InvalidInput
 from d2f.events import StepEvent, Trace, TraceHeader, event_to_dict
 from d2f.readable import ReadableText
 from d2f.registry import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
@@ -79,7 +80,7 @@ class Options:
         for name, least in (("queue", 0), ("max_tokens", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+                raise InvalidInput(f"{name} must be an integer >= {least}, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from d2f.errors import InvalidInput
 from d2f.tasks import gsm, mathematics, programming, sudoku
 from d2f.tasks.problem import Problem, Task, Turn, final_answer, split_of_key
 
@@ -43,9 +44,9 @@ def draw(task: str, split: str, seed: int, difficulty: float | None = None) -> I
     Unknown tasks and splits raise ValueError.
     """
     if task not in TASKS:
-        raise ValueError(f"task must be one of {sorted(TASKS)}, got {task!r}")
+        raise InvalidInput(f"task must be one of {sorted(TASKS)}, got {task!r}")
     if split not in SPLITS:
-        raise ValueError(f"split must be one of {list(SPLITS)}, got {split!r}")
+        raise InvalidInput(f"split must be one of {list(SPLITS)}, got {split!r}")
     rng = random.Random(f"{task}/{split}/{seed}")
     stream = _of_split(TASKS[task], split, rng, difficulty)
     return _distinct(stream) if split == "test" else stream

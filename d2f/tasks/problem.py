@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from d2f.errors import InvalidInput
+
 HELD_OUT = 8
 
 
@@ -56,15 +58,15 @@ class Task:
     def generate(self, rng: random.Random, difficulty: float | None = None) -> Problem:
         """Draws one problem; `difficulty` in [0, 1] shrinks steps and numbers (None = 1)."""
         if difficulty is not None and not 0.0 <= difficulty <= 1.0:
-            raise ValueError(f"difficulty must be in [0, 1], got {difficulty!r}")
+            raise InvalidInput(f"difficulty must be in [0, 1], got {difficulty!r}")
         return self.make(rng, 1.0 if difficulty is None else difficulty)
 
     def score(self, problem: Problem, text: str, turn: int = 0) -> bool:
         """Says whether `text` is a correct reply to the given turn of `problem`."""
         if problem.task != self.name:
-            raise ValueError(f"problem.task must be {self.name!r}, got {problem.task!r}")
+            raise InvalidInput(f"problem.task must be {self.name!r}, got {problem.task!r}")
         if not 0 <= turn < len(problem.turns):
-            raise ValueError(f"turn must be in [0, {len(problem.turns)}), got {turn!r}")
+            raise InvalidInput(f"turn must be in [0, {len(problem.turns)}), got {turn!r}")
         return self.judge(text, problem.expected[turn])
 
 

@@ -6,6 +6,8 @@ command. Knows no decoding; what a model is worth is measured by ``python -m d2f
 
 import os
 
+from d2f.errors import InvalidInput
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -81,7 +83,7 @@ def row_maker(recipe: Recipe, tokenizer: Tokenizer) -> Callable[[Example, random
         "blocks": noise.block_row,
     }
     if recipe.objective not in makers:
-        raise ValueError(f"objective must be one of {sorted(makers)}, got {recipe.objective!r}")
+        raise InvalidInput(f"objective must be one of {sorted(makers)}, got {recipe.objective!r}")
     return makers[recipe.objective]
 
 
@@ -130,7 +132,7 @@ class Run:
         state = torch.load(self.checkpoint, weights_only=True)
         stored = Recipe(**state["recipe"])
         if replace(stored, tokens=self.recipe.tokens) != self.recipe:
-            raise ValueError(
+            raise InvalidInput(
                 f"{self.checkpoint} was made with other settings: {stored}; "
                 "train under another --runs folder, or remove it"
             )

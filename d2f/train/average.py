@@ -6,6 +6,8 @@ their mean solves more than each of them (model soups, arXiv 2203.05482). Knows 
 
 import os
 
+from d2f.errors import InvalidInput
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
@@ -24,10 +26,10 @@ from d2f.train.recipes import RECIPES
 def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each weight; ``ValueError`` for fewer than two models or differing shapes."""
     if len(states) < 2:
-        raise ValueError(f"a mean needs two models or more, got {len(states)}")
+        raise InvalidInput(f"a mean needs two models or more, got {len(states)}")
     shapes = [{name: weight.shape for name, weight in state.items()} for state in states]
     if any(each != shapes[0] for each in shapes):
-        raise ValueError("the models differ in shape: their weights have no mean")
+        raise InvalidInput("the models differ in shape: their weights have no mean")
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 

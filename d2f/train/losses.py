@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from d2f.errors import InvalidInput
 from d2f.model import Transformer
 from d2f.train.data import NO_LOSS, Batch
 
@@ -83,7 +84,7 @@ def divergence(teacher: Tensor, student: Tensor, direction: str) -> Tensor:
         return F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1)
     if direction == "reverse":
         return F.kl_div(log_t, log_s, reduction="none", log_target=True).sum(-1)
-    raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
+    raise InvalidInput(f"direction must be 'forward' or 'reverse', got {direction!r}")
 
 
 def distillation_loss(

@@ -1,0 +1,29 @@
+"""Errors told to a person. Each message says in one line what is wrong, why, and what to do.
+
+The command line, the page, its API and the server show a ``D2FError`` as it is. Any other exception
+is a fault of the program: they log its traceback and say no more of it than that it happened.
+"""
+
+
+class D2FError(Exception):
+    """The root: an error whose message is for the user."""
+
+
+class InvalidInput(D2FError, ValueError):
+    """A value from outside cannot be used; the message names it."""
+
+
+class LoadError(D2FError, ValueError):
+    """A model or an adapter cannot be loaded."""
+
+
+class HubError(LoadError):
+    """A repository of the hub cannot be had."""
+
+
+class TooLittleMemory(LoadError):
+    """A model needs more memory than is free."""
+
+
+class ComputeError(D2FError, ArithmeticError):
+    """A computation gave no usable numbers."""
