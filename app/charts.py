@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 
 from app.board import client_timed
 from app.recording import RecordedLane, Recording
-from d2f.bench.report import DECODERS, Result, changed
+from d2f.bench.report import Result, changed
 from d2f.bench.suite import ALL
 from d2f.events import Trace
+from d2f.policy import KINDS, kind_of
 
 COLOURS = ("#0072b2", "#d55e00")
 DASHES = ("solid", "dash")
@@ -51,8 +52,8 @@ def figures(recording: Recording) -> list[go.Figure]:
 Series = tuple[Sequence[float], Sequence[float]]
 
 
-SYMBOLS = {"d2f": "circle", "ar": "diamond", "vanilla": "square"}
-SHADES = {"d2f": COLOURS[0], "ar": COLOURS[1], "vanilla": QUIET}
+# By decoder, in the order of their kinds; what comes behind the lanes' two is quiet.
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star", "hexagon")
 LINES = {"tau_conf": "solid", "block_size": "dash", "max_active_blocks": "dot"}
 
 
@@ -61,7 +62,7 @@ def benchmark(results: Sequence[Result]) -> list[go.Figure]:
     together, apart = _plane(), _plane()
     for result in results:
         rows = result["results"]
-        for decoder in SYMBOLS:
+        for decoder in dict.fromkeys(row["decoder"] for row in rows):
             own = [row for row in rows if row["decoder"] == decoder]
             for setting, points in _settings_swept([r for r in own if r["task"] == ALL]).items():
                 _add_points(together, decoder, setting, points)
@@ -100,15 +101,18 @@ def _settings_swept(rows: Sequence[Result]) -> dict[str, list[Result]]:
 def _add_points(figure: go.Figure, decoder: str, setting: str, rows: Sequence[Result]) -> None:
     if not rows:
         return
+    number = list(KINDS).index(decoder)
+    colour = COLOURS[number] if number < len(COLOURS) else QUIET
+    symbol = SYMBOLS[number % len(SYMBOLS)]
     figure.add_scatter(
         x=[row["tokens_per_second"] for row in rows],
         y=[row["accuracy"] for row in rows],
-        name=f"{DECODERS[decoder]}, {setting}" if setting else DECODERS[decoder],
+        name=f"{kind_of(decoder).label}, {setting}" if setting else kind_of(decoder).label,
         mode="lines+markers" if setting else "markers",
         text=[_told(row) for row in rows],
         hovertemplate="%{text}<extra></extra>",
-        line={"color": SHADES[decoder], "width": 1.5, "dash": LINES.get(setting, "solid")},
-        marker={"symbol": SYMBOLS[decoder], "color": SHADES[decoder], "size": 7 if setting else 12},
+        line={"color": colour, "width": 1.5, "dash": LINES.get(setting, "solid")},
+        marker={"symbol": symbol, "color": colour, "size": 7 if setting else 12},
     )
 
 
@@ -124,7 +128,7 @@ def _told(row: Result) -> str:
     """One measured point in words; the settings are those of its decoder."""
     settings = ", ".join(f"{name} {value}" for name, value in row["config"].items())
     return (
-        f"<b>{DECODERS[row['decoder']]}, {row['task']}</b><br>"
+        f"<b>{kind_of(row['decoder']).label}, {row['task']}</b><br>"
         f"{row['tokens_per_second']:.0f} tokens/s, {row['accuracy']:.1%} of {row['problems']}<br>"
         f"{row['tokens_per_forward']:.2f} tokens a forward of {row['ms_per_forward']:.1f} ms<br>"
         f"{settings}"

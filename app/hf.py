@@ -9,6 +9,7 @@ import platform
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from queue import SimpleQueue
 from threading import Thread
 
@@ -30,6 +31,7 @@ from d2f.decode.common import now
 from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent, TraceHeader
 from d2f.hub import snapshot
+from d2f.policy import OneByOne
 from d2f.published import PUBLISHED
 from d2f.registry import model_folder
 from d2f.tokenizer import Tokenizer
@@ -158,23 +160,22 @@ def _steps(
     handover = _Handover(device, kept)
     thread = Thread(target=_generate, args=(reference, prompt_ids, config, handover, kept))
     thread.start()
-    start = 0
+    policy = OneByOne(len(prompt_ids), config)
     try:
-        for step in range(config.max_new_tokens):
+        for step in count():
             started = now(device)
             handover.leave.put(True)
             item = handover.items.get()
             if isinstance(item, Exception):
                 raise item
-            end = len(prompt_ids) + step
-            reason = "length" if step + 1 == config.max_new_tokens else None
-            reason = "stop" if item.token_id in stop_ids else reason
-            commits = (Commit(end, item.token_id, item.confidence),)
+            plan = policy.plan()
+            policy.record(plan.wanted, plan.wanted if item.token_id in stop_ids else [])
+            reason = policy.finish_reason
+            commits = (Commit(plan.wanted[0], item.token_id, item.confidence),)
             seconds = item.time - started
-            yield StepEvent(step, seconds, (start, end), commits, (), end, reason)
+            yield StepEvent(step, seconds, plan.window, commits, (), policy.cached, reason)
             if reason is not None:
                 return
-            start = end
     finally:
         handover.leave.put(False)
         thread.join()

@@ -23,6 +23,7 @@ import statistics
 import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
@@ -43,10 +44,10 @@ from app.recording import (
     require,
     write_past,
 )
-from d2f.blocks import BlockPipeline
-from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig, config_from_dict
+from d2f.config import CONFIGS, D2FConfig, DecodeConfig, config_from_dict
 from d2f.errors import InvalidInput
 from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+from d2f.policy import policy_of
 
 MAX_LINK = 65_536  # bytes, deflated
 MAX_INFLATED = 1_048_576  # bytes
@@ -194,91 +195,41 @@ def _indexes(gaps: Sequence[int]) -> list[int]:
     return [total - 1 for total in accumulate(gap + 1 for gap in gaps)]
 
 
-class _Pipelined:
-    """The rules of ``decode_d2f``, with a bound on the work they may cost."""
+class _Replay:
+    """A decoder's policy, with bounds on the work that a stranger's commits may cost."""
 
-    def __init__(self, prompt_length: int, config: D2FConfig) -> None:
-        self.pipeline = BlockPipeline(prompt_length, config)
-        self.cached = self.work = self.views = 0
+    def __init__(self, prompt_length: int, config: DecodeConfig) -> None:
+        self.policy = policy_of(prompt_length, config)
+        self.work = self.views = 0
 
     def candidates(self) -> list[int]:
-        self.pipeline.grow()
-        self.pipeline.promote()
-        masked = self.pipeline.masked
-        self.work += BLOCK_WORK * len(self.pipeline.blocks) + len(masked)
+        """Positions the next forward may decide."""
+        self.plan = self.policy.plan()
+        return self.plan.wanted
+
+    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
+        """The step in which these of them were decided."""
+        blocks = self.policy.record(positions, stops)
+        self.work += BLOCK_WORK * len(blocks) + len(self.plan.wanted)
         require(self.work <= MAX_WORK, "the run has too many blocks and steps for a link")
-        return masked
-
-    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
-        pipeline = self.pipeline
-        window, in_flight = pipeline.window, pipeline.uncached
-        self.views += len(in_flight)
+        self.views += len(blocks)
         require(self.views <= MAX_BLOCK_VIEWS, "the run has too many blocks in flight")
-        self.cached += pipeline.cache()
-        pipeline.record(positions, stops)
-        blocks = tuple(block.view() for block in in_flight if block.index)
-        return window, blocks, self.cached, pipeline.finish_reason
-
-
-class _OneByOne:
-    """The rules of ``decode_ar``."""
-
-    def __init__(self, prompt_length: int, config: ARConfig) -> None:
-        self.start, self.end = 0, prompt_length
-        self.limit = prompt_length + config.max_new_tokens
-
-    def candidates(self) -> list[int]:
-        return [self.end]
-
-    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
-        window = (self.start, self.end)
-        self.start, self.end = self.end, self.end + 1
-        reason = "stop" if stops else "length" if self.end == self.limit else None
-        return window, (), self.start, reason
-
-
-class _Remasking:
-    """The rules of ``decode_vanilla``."""
-
-    def __init__(self, prompt_length: int, config: VanillaConfig) -> None:
-        self.prompt_length = prompt_length
-        self.limit = prompt_length + config.max_new_tokens
-        self.block_size = config.block_size or config.max_new_tokens
-        self.masked = list(range(prompt_length, self.limit))
-        self.stopped = False
-
-    def candidates(self) -> list[int]:
-        block = (self.masked[0] - self.prompt_length) // self.block_size
-        end = self.prompt_length + (block + 1) * self.block_size
-        return self.masked[: bisect_left(self.masked, end)]
-
-    def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
-        for position in positions:
-            del self.masked[bisect_left(self.masked, position)]
-        self.stopped |= bool(stops)
-        reason = None if self.masked else "stop" if self.stopped else "length"
-        return (0, self.limit), (), 0, reason
-
-
-Schedule = _Pipelined | _OneByOne | _Remasking
-
-
-def _schedule(prompt_length: int, config: DecodeConfig) -> Schedule:
-    if isinstance(config, D2FConfig):
-        return _Pipelined(prompt_length, config)
-    if isinstance(config, VanillaConfig):
-        return _Remasking(prompt_length, config)
-    return _OneByOne(prompt_length, config)
+        return self.plan.window, blocks, self.policy.cached, self.policy.finish_reason
 
 
 def _head(lane: RecordedLane) -> list[Any]:
     """Name and header; the answer only where it is not its tokens' texts, the stop left out."""
     header = lane.trace.header
-    settings = [getattr(header.config, name) for name in SETTINGS[header.decoder]]
+    settings = [getattr(header.config, name) for name in _order(header.decoder)]
     versions = {name: header.versions[name] for name in KEPT_VERSIONS if name in header.versions}
     answer = None if lane.trace.text == _joined(lane) else lane.trace.text
     place = [header.model, header.device, header.dtype, versions, len(header.prompt_ids)]
     return [lane.name, header.decoder, settings, *place, answer]
+
+
+def _order(decoder: str) -> tuple[str, ...]:
+    """The order of a decoder's settings in a link."""
+    return SETTINGS.get(decoder) or tuple(field.name for field in fields(CONFIGS[decoder]))
 
 
 def _joined(lane: RecordedLane) -> str:
@@ -293,7 +244,7 @@ def _texts(lane: RecordedLane) -> str:
 def _steps(lane: RecordedLane) -> list[str]:
     """How many commits each step has; which candidates they are; which of them all are stops."""
     header, gaps, counts, stops = lane.trace.header, [], [], []
-    schedule = _schedule(len(header.prompt_ids), header.config)
+    schedule = _Replay(len(header.prompt_ids), header.config)
     for event in lane.trace.events:
         candidates = schedule.candidates()
         positions = [commit.position for commit in event.commits]
@@ -345,13 +296,14 @@ def _read_lane(
     head: list[Any], texts: str, steps: list[str], levels: str, times: list[Any]
 ) -> RecordedLane:
     name, decoder, settings, model, device, dtype, versions, prompt_length, answer = head
-    require(decoder in SETTINGS, "its decoder is unknown")
-    require(len(settings) == len(SETTINGS[decoder]), "its settings are not those of its decoder")
-    config = config_from_dict(decoder, dict(zip(SETTINGS[decoder], settings, strict=True)))
+    require(decoder in CONFIGS, "its decoder is unknown")
+    order = _order(decoder)
+    require(len(settings) == len(order), "its settings are not those of its decoder")
+    config = config_from_dict(decoder, dict(zip(order, settings, strict=True)))
     check_settings(config)
     known = type(prompt_length) is int and 1 <= prompt_length <= MAX_PROMPT_TOKENS
     require(known, "the prompt has too many tokens or none")
-    placed = _replay(_schedule(prompt_length, config), *steps)
+    placed = _replay(_Replay(prompt_length, config), *steps)
     ids, stop_ids, by_id = _tokens(placed, texts)
     header = TraceHeader(config, model, device, dtype, (0,) * prompt_length, stop_ids, versions)
     events = _events(placed, ids, unpack(levels, MAX_TOKENS), _read_times(*times), _tau(config))
@@ -364,7 +316,7 @@ def _read_lane(
 Placed = tuple[list[int], list[int], Shape]
 
 
-def _replay(schedule: Schedule, counts: str, gaps: str, stops: str) -> list[Placed]:
+def _replay(schedule: _Replay, counts: str, gaps: str, stops: str) -> list[Placed]:
     """Runs the decoder's rules over the commits of every step."""
     rows, ends = unpack(gaps, MAX_TOKENS), set(_indexes(unpack(stops, MAX_TOKENS)))
     steps: list[Placed] = []

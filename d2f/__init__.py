@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from d2f.checkpoint import Model, load_model
     from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
-    from d2f.decode import DECODERS, generate, stream
+    from d2f.decode import generate, stream
     from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
 
 __all__ = [
-    "DECODERS",
     "ARConfig",
     "BlockView",
     "Commit",
@@ -33,7 +32,7 @@ __all__ = [
 _HOMES = {
     "checkpoint": ("Model", "load_model"),
     "config": ("ARConfig", "D2FConfig", "DecodeConfig", "VanillaConfig"),
-    "decode": ("DECODERS", "generate", "stream"),
+    "decode": ("generate", "stream"),
     "events": ("BlockView", "Commit", "StepEvent", "Trace", "TraceHeader"),
 }
 

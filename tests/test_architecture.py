@@ -29,7 +29,7 @@ VALUES = [
     "d2f.errors",
     "d2f.config",
     "d2f.events",
-    "d2f.blocks",
+    "d2f.policy",
     "d2f.needs",
     "d2f.published",
     "d2f.registry",
@@ -75,9 +75,9 @@ def modules(module: str) -> set[str]:
 
 
 def test_the_walk_sees_the_package() -> None:
-    assert {"d2f", "d2f.blocks", "d2f.decode", "d2f.decode.pipelined"} <= MODULES.keys()
-    assert {"d2f.blocks", "torch", "d2f.sampling"} <= imports("d2f.decode.pipelined")
-    assert "transformers" in reachable("d2f.decode.pipelined")
+    assert {"d2f", "d2f.policy.pipelined", "d2f.decode", "d2f.decode.loop"} <= MODULES.keys()
+    assert {"d2f.policy", "torch", "d2f.sampling"} <= imports("d2f.decode.loop")
+    assert "transformers" in reachable("d2f.decode.loop")
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -95,7 +95,7 @@ def test_values_and_policy_know_no_tensors(module: str) -> None:
     [
         ("d2f.config", set()),
         ("d2f.events", {"d2f.config"}),
-        ("d2f.blocks", {"d2f.config", "d2f.events"}),
+        ("d2f.policy.pipelined", {"d2f.config", "d2f.events", "d2f.policy.plan"}),
         ("d2f.attention", set()),
         ("d2f.cache", set()),
         ("d2f.model", {"d2f.attention", "d2f.cache"}),
@@ -189,7 +189,7 @@ def test_the_values_and_the_policy_load_without_torch() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
-    assert "'d2f.blocks'" in loaded
+    assert "'d2f.policy.pipelined'" in loaded
     assert not {name for name in TENSORS if f"'{name}'" in loaded}
 
 

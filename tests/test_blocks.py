@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2f.blocks import BlockPipeline
 from d2f.config import D2FConfig
 from d2f.events import BLOCK_STATES, CACHED, COMPLETED, FULLY_ACTIVATED, SEMI_ACTIVATED
+from d2f.policy.pipelined import BlockPipeline
 
 PROMPT = 5
 

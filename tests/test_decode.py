@@ -7,7 +7,6 @@ import torch
 from tiny import network
 
 from d2f import (
-    DECODERS,
     ARConfig,
     D2FConfig,
     DecodeConfig,
@@ -18,6 +17,8 @@ from d2f import (
     stream,
 )
 from d2f.config import CONFIGS
+from d2f.decode import RULES
+from d2f.policy import KINDS
 from d2f.tokenizer import Tokenizer
 
 PROMPT = (40, 41, 42)
@@ -37,7 +38,7 @@ def model_for(config: DecodeConfig, tokenizer: Tokenizer) -> Model:
 
 
 def test_every_config_has_its_decoder() -> None:
-    assert DECODERS.keys() == CONFIGS.keys() == {"d2f", "ar", "vanilla"}
+    assert RULES.keys() == KINDS.keys() == CONFIGS.keys() == {"d2f", "ar", "vanilla"}
 
 
 @pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
 from d2f.decode import prepare
-from d2f.decode.pipelined import most_blocks
 from d2f.fixed import Fixed, bucket, extent
+from d2f.policy.pipelined import window_units
 from d2f.tokenizer import Tokenizer
 
 PROMPT = (40, 41, 42, 43, 44)
@@ -121,7 +121,7 @@ def test_padding_changes_nothing_in_pipelined_decoding(
     events = list(stream(model, prompt, config))
     assert_same_run(list(stream(padded(model), prompt, config)), events)
     behind = [sum(b.end > e.window[0] for b in e.blocks) for e in events]
-    assert max(behind) <= most_blocks(config)
+    assert max(behind) <= window_units(config)[1]
 
 
 @settings(max_examples=10)
@@ -301,7 +301,7 @@ def test_preparing_makes_all_that_a_run_needs(
     model = padded(eager_model(tokenizer, config))
     monkeypatch.setattr("d2f.fixed.EXTENT", 16)
     prepare(model, len(PROMPT), config)
-    with model.fixed.workspace(len(PROMPT) + 60, 4, most_blocks(config)) as space:
+    with model.fixed.workspace(len(PROMPT) + 60, 4, window_units(config)[1]) as space:
         made = set(space._programs)
         assert {key[2] for key in made if key[0] == "body"} == {16, 32, 64, 128}
         # Nothing for windows that end beyond what would be read.

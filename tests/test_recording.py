@@ -20,9 +20,9 @@ from app.conversation import Exchange
 from app.lanes import Lane, recorded_lane
 from app.recording import RecordedLane, Recording, RecordingError, record, replay_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader, VanillaConfig
-from d2f.blocks import BlockPipeline
 from d2f.config import DecodeConfig
 from d2f.events import FULLY_ACTIVATED
+from d2f.policy import BlockPipeline, Policy, policy_of
 
 ROOT = Path(__file__).parents[1]
 STOPS = (0, 7)
@@ -62,78 +62,58 @@ def token(rng: random.Random) -> int:
     return rng.choice(STOPS) if rng.random() < 0.02 else rng.choice((1, 2, 3, 4, 5, 6, 8, 9, 10))
 
 
-def run_d2f(
-    config: D2FConfig, prompt: int, rng: random.Random, rate: float = 0.3, token: Dice = token
+def run(
+    config: DecodeConfig, prompt: int, rng: random.Random, rate: float = 0.3, token: Dice = token
 ) -> list[StepEvent]:
-    pipeline, events, cached = BlockPipeline(prompt, config), [], 0
-    while pipeline.finish_reason is None:
-        pipeline.grow()
-        pipeline.promote()
-        window, in_flight = pipeline.window, pipeline.uncached
-        commits = []
-        for block in pipeline.blocks:
-            sure = [p for nth, p in enumerate(block.masked) if rng.random() < rate * 0.8**nth]
-            sure = sure if config.tau_conf < 1 else []
-            commits += [Commit(p, token(rng), above(config.tau_conf, rng)) for p in sure]
-            if block.masked and block.state == FULLY_ACTIVATED and not sure:
-                low = rng.uniform(0, config.tau_conf)
-                commits.append(Commit(rng.choice(block.masked), token(rng), low, True))
-        cached += pipeline.cache()
+    """A run of the config's own policy, under dice."""
+    policy, events = policy_of(prompt, config), []
+    while policy.finish_reason is None:
+        plan = policy.plan()
+        commits = sorted(
+            DICE[type(config)](config, policy, plan.wanted, rng, rate, token),
+            key=lambda commit: commit.position,
+        )
         stops = [c.position for c in commits if c.token_id in STOPS]
-        pipeline.record([c.position for c in commits], stops)
-        views = tuple(block.view() for block in in_flight if block.index)
-        reason = pipeline.finish_reason
-        seconds = rng.expovariate(50)
+        views = policy.record([c.position for c in commits], stops)
+        step, seconds, reason = len(events), rng.expovariate(50), policy.finish_reason
         events.append(
-            StepEvent(len(events), seconds, window, tuple(commits), views, cached, reason)
+            StepEvent(step, seconds, plan.window, tuple(commits), views, policy.cached, reason)
         )
     return events
 
 
-def run_ar(
-    config: ARConfig, prompt: int, rng: random.Random, rate: float = 0.3, token: Dice = token
-) -> list[StepEvent]:
-    events = []
-    for step in range(config.max_new_tokens):
-        commit = Commit(prompt + step, token(rng), rng.random())
-        window = (prompt + step - 1 if step else 0, prompt + step)
-        reason = "length" if step + 1 == config.max_new_tokens else None
-        reason = "stop" if commit.token_id in STOPS else reason
-        seconds = rng.expovariate(50)
-        events.append(StepEvent(step, seconds, window, (commit,), (), prompt + step, reason))
-        if reason:
-            break
-    return events
+def roll_d2f(
+    config: D2FConfig,
+    policy: BlockPipeline,
+    wanted: list[int],
+    rng: random.Random,
+    rate: float,
+    token: Dice,
+) -> Iterator[Commit]:
+    for block in policy.uncached:
+        sure = [p for nth, p in enumerate(block.masked) if rng.random() < rate * 0.8**nth]
+        sure = sure if config.tau_conf < 1 else []
+        yield from (Commit(p, token(rng), above(config.tau_conf, rng)) for p in sure)
+        if block.masked and block.state == FULLY_ACTIVATED and not sure:
+            low = rng.uniform(0, config.tau_conf)
+            yield Commit(rng.choice(block.masked), token(rng), low, True)
 
 
-def run_vanilla(
-    config: VanillaConfig, prompt: int, rng: random.Random, rate: float = 0.3, token: Dice = token
-) -> list[StepEvent]:
-    end = prompt + config.max_new_tokens
-    size = config.block_size or config.max_new_tokens
-    events, stopped = [], False
-    for start in range(prompt, end, size):
-        masked = list(range(start, min(start + size, end)))
-        while masked:
-            chosen = sorted(rng.sample(masked, min(config.tokens_per_step, len(masked))))
-            commits = tuple(Commit(p, token(rng), rng.random()) for p in chosen)
-            masked = [p for p in masked if p not in chosen]
-            stopped |= any(commit.token_id in STOPS for commit in commits)
-            over = not masked and start + size >= end
-            reason = ("stop" if stopped else "length") if over else None
-            step, seconds = len(events), rng.expovariate(50)
-            events.append(StepEvent(step, seconds, (0, end), commits, (), 0, reason))
-    return events
+def roll_any(
+    config: DecodeConfig, policy: Policy, wanted: list[int], rng: random.Random, *dice: Any
+) -> Iterator[Commit]:
+    number = min(getattr(config, "tokens_per_step", 1), len(wanted))
+    yield from (Commit(p, dice[-1](rng), rng.random()) for p in rng.sample(wanted, number))
 
 
 def above(tau: float, rng: random.Random) -> float:
     return tau + (1 - tau) * (1 - rng.random())
 
 
-RUNS: dict[type, Callable[..., list[StepEvent]]] = {
-    D2FConfig: run_d2f,
-    ARConfig: run_ar,
-    VanillaConfig: run_vanilla,
+DICE: dict[type, Callable[..., Iterator[Commit]]] = {
+    D2FConfig: roll_d2f,
+    ARConfig: roll_any,
+    VanillaConfig: roll_any,
 }
 
 
@@ -172,7 +152,7 @@ def lanes(draw: st.DrawFn) -> RecordedLane:
     """A run of any decoder, whole or cancelled after any step."""
     config, prompt = draw(CONFIGS), draw(st.integers(1, 30))
     rng = random.Random(draw(st.integers(0, 10**6)))
-    events = RUNS[type(config)](config, prompt, rng, draw(st.floats(0.05, 0.9)))
+    events = run(config, prompt, rng, draw(st.floats(0.05, 0.9)))
     kept = draw(st.just(len(events)) | st.integers(0, len(events)))
     return lane_of(config, events[:kept], prompt)
 

@@ -15,6 +15,7 @@ from typing import Any
 from d2f.bench.suite import ALL
 from d2f.errors import InvalidInput
 from d2f.needs import needs_table
+from d2f.policy import kind_of
 from d2f.registry import published_needs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,6 @@ COLUMNS = (
     "forwards",
     "tokens",
 )
-DECODERS = {"d2f": "D2F", "ar": "AR", "vanilla": "vanilla diffusion"}
 
 
 def number(value: float) -> str:
@@ -49,7 +49,7 @@ def number(value: float) -> str:
 def cells(row: Result) -> tuple[str, ...]:
     """A row of the results as text, in the order of ``COLUMNS``."""
     return (
-        DECODERS[row["decoder"]],
+        kind_of(row["decoder"]).label,
         row["task"],
         str(row["problems"]),
         f"{row['accuracy']:.1%}",
@@ -75,7 +75,9 @@ def runs_line(result: Result) -> str:
         for decoder, run in result.get("runs", {}).items()
     }
     if len(set(told.values())) > 1:
-        return "; ".join(f"{DECODERS[decoder]}: {text}" for decoder, text in told.items()) + "; "
+        return (
+            "; ".join(f"{kind_of(decoder).label}: {text}" for decoder, text in told.items()) + "; "
+        )
     return f"{next(iter(told.values()))}; " if told else ""
 
 
@@ -96,7 +98,7 @@ def ratio_lines(result: Result) -> list[str]:
     rows = {row["decoder"]: row for row in reversed(together)}  # the first of each
     return [
         f"D2F makes {number(result['ratios'][f'd2f_vs_{other}'])} times the tokens/s of "
-        f"{DECODERS[other]}: {number(rows['d2f']['tokens_per_second'])} against "
+        f"{kind_of(other).label}: {number(rows['d2f']['tokens_per_second'])} against "
         f"{number(rows[other]['tokens_per_second'])}, with {rows['d2f']['accuracy']:.1%} against "
         f"{rows[other]['accuracy']:.1%} of the problems solved "
         f"({rows['d2f']['problems']} and {rows[other]['problems']} problems)."
@@ -122,7 +124,7 @@ def text_report(result: Result) -> str:
 
 def _told(row: Result, rows: Sequence[Result]) -> str:
     changes = [f"{name}={value}" for name, value in changed(row, rows).items()]
-    return " ".join([DECODERS[row["decoder"]], *changes])
+    return " ".join([kind_of(row["decoder"]).label, *changes])
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

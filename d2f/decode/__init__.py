@@ -1,31 +1,29 @@
-"""Decoders: each a generator from a prompt to one event a forward, all in one dict."""
+"""Decoders: a generator from a prompt to one event a forward, by any kind of decoding."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from d2f.checkpoint import Model
-from d2f.config import D2FConfig, DecodeConfig, VanillaConfig, decoder_name
-from d2f.decode.autoregressive import decode_ar
+from d2f.config import DecodeConfig, decoder_name
+from d2f.decode.commit import all_wanted, best, confident
 from d2f.decode.common import trace_header
-from d2f.decode.pipelined import decode_d2f, most_blocks
-from d2f.decode.vanilla import decode_vanilla
+from d2f.decode.loop import CommitRule, decode
 from d2f.events import StepEvent, Trace
+from d2f.policy import kind_of
 
-DECODERS: dict[str, Callable[[Model, Sequence[int], Any], Iterator[StepEvent]]] = {
-    "d2f": decode_d2f,
-    "ar": decode_ar,
-    "vanilla": decode_vanilla,
-}
+RULES: dict[str, CommitRule] = {"d2f": confident, "ar": all_wanted, "vanilla": best}
 
-__all__ = ["DECODERS", "generate", "prepare", "stream", "trace_header"]
+__all__ = ["RULES", "generate", "prepare", "stream", "trace_header"]
 
 
 def stream(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> Iterator[StepEvent]:
     """Decode lazily, one event a forward; the config's type names the decoder.
 
     Input is checked at once; nothing is computed before the first ``next``. ``close()`` cancels.
+
+    Raises:
+        InvalidInput: the model is of another kind, or the prompt cannot be decoded.
     """
-    return DECODERS[decoder_name(config)](model, prompt_ids, config)
+    return decode(model, prompt_ids, config, RULES[decoder_name(config)])
 
 
 def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
@@ -33,12 +31,9 @@ def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
 
     Takes seconds to minutes at the first call of a compiled model, and nothing for an eager one.
     """
-    if model.fixed is None or isinstance(config, VanillaConfig):
-        return
-    size, blocks = 1, 1
-    if isinstance(config, D2FConfig):
-        size, blocks = config.block_size, most_blocks(config)
-    model.fixed.prepare(prompt_length + config.max_new_tokens, size, blocks)
+    units = kind_of(decoder_name(config)).units
+    if model.fixed is not None and units is not None:
+        model.fixed.prepare(prompt_length + config.max_new_tokens, *units(config))
 
 
 def generate(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> Trace:

@@ -1,4 +1,4 @@
-"""What the three decoders share: input checks, the clock, the trace header, shifted prediction."""
+"""What all decoders share: input checks, the clock, the trace header, shifted prediction."""
 
 import platform
 import time
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from d2f.attention import backend_name, send
 from d2f.checkpoint import Model
-from d2f.config import DecodeConfig, VanillaConfig
+from d2f.config import DecodeConfig, decoder_name
 from d2f.errors import InvalidInput
 from d2f.events import TraceHeader
 from d2f.model import Transformer
+from d2f.policy import kind_of
 
 
 def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> None:
@@ -68,9 +69,9 @@ def trace_header(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
 def how_it_runs(model: Model, config: DecodeConfig) -> dict[str, str]:
     """What the speed depends on beyond device and dtype, for every report.
 
-    The vanilla decoder runs eagerly whatever the model is.
+    Decoders without a cache run eagerly whatever the model is.
     """
-    eager = model.fixed is None or isinstance(config, VanillaConfig)
+    eager = model.fixed is None or kind_of(decoder_name(config)).units is None
     return {
         "attention": backend_name(model.net.attention),
         "forward": "eager" if eager else "compiled",

@@ -10,9 +10,11 @@ starts at the end of the prompt. States only move forward.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
 
 from d2f.config import D2FConfig
 from d2f.events import CACHED, COMPLETED, FULLY_ACTIVATED, SEMI_ACTIVATED, BlockView
+from d2f.policy.plan import Plan
 
 
 @dataclass
@@ -38,8 +40,8 @@ class Block:
 class BlockPipeline:
     """Blocks of one answer, from birth to cache.
 
-    One step is: :meth:`grow`, :meth:`promote`, forward :attr:`window`, :meth:`cache`, commit,
-    :meth:`record`; until :attr:`finish_reason` is not None.
+    One step is :meth:`plan`, which grows, promotes and caches, then :meth:`record`. A step costs
+    what the uncached blocks cost, however many lie behind them.
     """
 
     def __init__(self, prompt_length: int, config: D2FConfig) -> None:
@@ -48,35 +50,41 @@ class BlockPipeline:
         self.limit = prompt_length + config.max_new_tokens
         self.blocks = [Block(0, 0, prompt_length, COMPLETED)]
         self.first_stop: int | None = None
+        self.cached = 0
+        self._first = 0  # the first uncached block
+        self._in_flight: list[Block] = []
+
+    def plan(self) -> Plan:
+        """The next forward: every uncached block, each row seeing its block and all before it."""
+        self.grow()
+        self.promote()
+        window = self.window
+        self._in_flight = self.uncached
+        ends = [block.end for block in self._in_flight for _ in range(block.start, block.end)]
+        return Plan(window, self.masked, ends, self.cache())
 
     @property
     def uncached(self) -> list[Block]:
         """The blocks of the window: the leading completed ones and all behind them."""
-        return [block for block in self.blocks if block.state != CACHED]
+        return self.blocks[self._first :]
 
     @property
     def active(self) -> list[Block]:
         """The blocks from the first unfinished one on."""
-        return self.blocks[len(self.blocks) - len(self.uncached) + len(self._leading_completed()) :]
+        return self.blocks[self._first + len(self._leading_completed()) :]
 
     @property
     def window(self) -> tuple[int, int]:
         """Positions ``[start, end)`` to forward."""
-        uncached = self.uncached
-        return uncached[0].start, uncached[-1].end
+        return self.blocks[self._first].start, self.blocks[-1].end
 
     @property
     def masked(self) -> list[int]:
         """Undecided positions, ascending."""
-        return [position for block in self.blocks for position in block.masked]
+        return [position for block in self.uncached for position in block.masked]
 
     def _leading_completed(self) -> list[Block]:
-        leading = []
-        for block in self.uncached:
-            if block.state != COMPLETED:
-                break
-            leading.append(block)
-        return leading
+        return list(takewhile(lambda block: block.state == COMPLETED, self.uncached))
 
     def _may_grow(self) -> bool:
         last, cap = self.blocks[-1], self.config.max_active_blocks
@@ -97,25 +105,28 @@ class BlockPipeline:
 
     def promote(self) -> None:
         """Fully activate, for good, the successor of every block decoded to tau_act."""
-        for block, successor in zip(self.blocks, self.blocks[1:], strict=False):
+        for block, successor in pairwise(self.blocks[max(self._first - 1, 0) :]):
             ready = block.decoded_ratio >= self.config.tau_act
             if ready and successor.state == SEMI_ACTIVATED:
                 successor.state = FULLY_ACTIVATED
 
     def cache(self) -> int:
-        """Declare the leading completed blocks cached; returns how many rows became final.
+        """Declare the leading completed blocks cached; returns how many rows become final.
 
-        They were completed before the forward that just ran, and nothing later can change them.
+        They were completed before this step's forward, and nothing later can change them.
         """
         leading = self._leading_completed()
         for block in leading:
             block.state = CACHED
-        return sum(block.end - block.start for block in leading)
+        rows = sum(block.end - block.start for block in leading)
+        self._first += len(leading)
+        self.cached += rows
+        return rows
 
-    def record(self, positions: Iterable[int], stops: Iterable[int]) -> None:
+    def record(self, positions: Iterable[int], stops: Iterable[int]) -> tuple[BlockView, ...]:
         """Take in the committed positions and which of them hold a stop token."""
         committed = set(positions)
-        for block in self.blocks:
+        for block in self.uncached:
             block.masked = [p for p in block.masked if p not in committed]
             if not block.masked and block.state in (SEMI_ACTIVATED, FULLY_ACTIVATED):
                 block.state = COMPLETED
@@ -123,7 +134,9 @@ class BlockPipeline:
         self.first_stop = min([*known, *stops], default=None)
         if self.config.early_stop and self.first_stop is not None:
             # No earlier block can see what lies behind the stop token's block.
-            self.blocks = [block for block in self.blocks if block.start <= self.first_stop]
+            while self.blocks[-1].start > self.first_stop:
+                self.blocks.pop()
+        return tuple(block.view() for block in self._in_flight if block.index)
 
     @property
     def finish_reason(self) -> str | None:
@@ -134,3 +147,13 @@ class BlockPipeline:
         if masked or self._may_grow():
             return None
         return "length" if self.first_stop is None else "stop"
+
+
+def window_units(config: D2FConfig) -> tuple[int, int]:
+    """Rows a block, and the most blocks behind the prompt that one window can hold.
+
+    All that were active can complete in one step, and be forwarded once more with a new block.
+    """
+    total = -(-config.max_new_tokens // config.block_size)
+    cap = config.max_active_blocks
+    return config.block_size, total if cap is None else min(total, cap + 1)

@@ -1,0 +1,83 @@
+"""The one loop over a model: a policy says what to forward, a commit rule what to keep.
+
+Knows no decoder. Each step waits for the device once, where the decisions are read.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from d2f.checkpoint import Model
+from d2f.config import DecodeConfig, decoder_name
+from d2f.decode.common import check_prompt, new_generator, now, read
+from d2f.decode.windows import open_windows
+from d2f.errors import InvalidInput
+from d2f.events import Commit, StepEvent
+from d2f.policy import kind_of, policy_of
+from d2f.sampling import choose, forbid
+
+# From policy, settings and the (N,) confidences of the wanted positions, which of these commit, and
+# which of them were forced: (N,) booleans on the device.
+CommitRule = Callable[[Any, Any, Tensor], tuple[Tensor, Tensor]]
+
+
+def decode(
+    model: Model, prompt_ids: Sequence[int], config: DecodeConfig, rule: CommitRule
+) -> Iterator[StepEvent]:
+    """One event a forward, lazily; the input is checked at once.
+
+    Raises:
+        InvalidInput: the model is of another kind, or the prompt cannot be decoded.
+    """
+    decoder = decoder_name(config)
+    causal = kind_of(decoder).causal
+    if model.config.causal != causal or (not causal and model.config.mask_id is None):
+        needed = "a causal" if causal else "a diffusion"
+        raise InvalidInput(f"decoder {decoder!r} needs {needed} model; {model.name!r} is not one")
+    check_prompt(model, prompt_ids, config)
+    return _steps(model, list(prompt_ids), config, rule)
+
+
+def _steps(
+    model: Model, prompt_ids: list[int], config: DecodeConfig, rule: CommitRule
+) -> Iterator[StepEvent]:
+    started = now(model.device)
+    policy = policy_of(len(prompt_ids), config)
+    # Some tokenizers do not know their model's mask token; some causal models' tokenizers have one.
+    mask_id, vocab_size = model.config.mask_id, model.tokenizer.vocab_size
+    forbidden = model.tokenizer.mask_id if mask_id is None else mask_id
+    # A causal model never reads what is undecided.
+    canvas = prompt_ids + [mask_id or 0] * config.max_new_tokens
+    generator = new_generator(model, config.seed)
+    with open_windows(model, len(canvas), config) as windows:
+        for step in count():
+            plan = policy.plan()
+            with torch.inference_mode():
+                logits = windows.logits(canvas[slice(*plan.window)], plan.ends, plan.wanted)
+                windows.advance(plan.final)
+                logits = forbid(logits, forbidden, vocab_size)
+                tokens, confidence = choose(logits, config, generator)
+                commit, forced = rule(policy, config, confidence)
+                rows = read(tokens, confidence, commit, forced)
+            commits = tuple(
+                Commit(position, int(token), value, bool(is_forced))
+                for position, (token, value, chosen, is_forced) in zip(
+                    plan.wanted, rows, strict=True
+                )
+                if chosen
+            )
+            for each in commits:
+                canvas[each.position] = each.token_id
+            stops = [c.position for c in commits if c.token_id in model.tokenizer.stop_ids]
+            blocks = policy.record([c.position for c in commits], stops)
+            reason = policy.finish_reason
+            # Reading the decisions waited for the device.
+            seconds = time.perf_counter() - started
+            yield StepEvent(step, seconds, plan.window, commits, blocks, policy.cached, reason)
+            started = time.perf_counter()
+            if reason is not None:
+                return
