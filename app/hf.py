@@ -33,7 +33,7 @@ from d2f.events import Commit, StepEvent, TraceHeader
 from d2f.hub import snapshot
 from d2f.policy import OneByOne
 from d2f.published import PUBLISHED
-from d2f.registry import model_folder
+from d2f.registry import model_folder, model_name
 from d2f.tokenizer import Tokenizer
 
 LABEL = "transformers generate"
@@ -81,7 +81,7 @@ def warm_reference(name: str, device: str, dtype: str) -> Reference:
     net.generation_config = GenerationConfig()  # the checkpoint's own would add rules of its own
     stops = net.config.eos_token_id
     stops = stops if isinstance(stops, list) else [] if stops is None else [stops]
-    reference = Reference(folder.name, net.to(device).eval(), Tokenizer(folder, stops))
+    reference = Reference(model_name(name), net.to(device).eval(), Tokenizer(folder, stops))
     hello = reference.tokenizer.encode_chat([{"role": "user", "content": "Hello"}])
     for _ in generate_steps(reference, hello, ARConfig(max_new_tokens=WARM_UP_TOKENS)):
         pass

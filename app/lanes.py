@@ -228,7 +228,8 @@ def _is_model(folder: Path) -> bool:
 def found_model(name: str, host: Host) -> str:
     """The model's folder in ``models_dir``, if it is there, else its name."""
     local = host.models_dir / name if host.models_dir else None
-    return str(local) if local and _is_model(local) else name
+    # Whole, since a bare name would be the catalogue's again.
+    return str(local.absolute()) if local and _is_model(local) else name
 
 
 @lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ Every key must be used and every parameter filled. No code of a checkpoint is ru
 """
 
 import json
+import os.path
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -29,7 +30,7 @@ from d2f.lora import Lora
 from d2f.memory import free_memory, require_memory
 from d2f.model import ModelConfig, Transformer
 from d2f.published import PUBLISHED, Published, Shape
-from d2f.registry import model_folder
+from d2f.registry import local_folder, model_folder, model_name
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -76,7 +77,8 @@ def load_model(
     """Load a model of the catalogue by name, any model folder, or a repository of the hub by id.
 
     Args:
-        name_or_folder: a published model comes with its adapter, downloaded at need; an id of the
+        name_or_folder: a bare name of the catalogue is that model (a published one comes with its
+            adapter, downloaded at need); ``./name`` and every ``Path`` is a folder. An id of the
             hub may end in ``@revision`` (without: its branch ``main``, which may move).
         adapter: folder of a PEFT LoRA adapter, or its id on the hub, merged in float32 before the
             cast to ``dtype``.
@@ -91,9 +93,9 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise LoadError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
-    published = PUBLISHED.get(str(name_or_folder))
+    published = _published(name_or_folder)
     free = free_memory(device)
-    name = Path(name_or_folder).name
+    name = model_name(name_or_folder)
     if published is not None:
         # Before hours of downloading.
         shape = known_shape(published)
@@ -124,7 +126,7 @@ def load_model(
 
 def load_tokenizer(name_or_folder: str | Path) -> Tokenizer:
     """The tokenizer of :func:`load_model`'s model, without its weights; raises what that does."""
-    published = PUBLISHED.get(str(name_or_folder))
+    published = _published(name_or_folder)
     folder = _download(published, None)[0] if published else find_folder(name_or_folder)
     return Tokenizer(folder, _stop_ids(folder))
 
@@ -136,7 +138,7 @@ def find_folder(name_or_folder: str | Path) -> Path:
 
 def find_adapter(name_or_folder: str | Path) -> Path:
     """The folder of an adapter, by a path or by the id of a repository of the hub."""
-    return _from_hub(name_or_folder, "adapter") or Path(name_or_folder)
+    return _from_hub(name_or_folder, "adapter") or local_folder(name_or_folder)
 
 
 def _from_hub(name_or_folder: str | Path, what: str) -> Path | None:
@@ -151,8 +153,10 @@ def _from_hub(name_or_folder: str | Path, what: str) -> Path | None:
 
 
 def _hub_id(name_or_folder: str | Path) -> re.Match[str] | None:
-    """What is no folder here, as an id of the hub and perhaps a revision."""
-    return None if Path(name_or_folder).is_dir() else HUB_ID.fullmatch(str(name_or_folder))
+    """A text that names no folder here, as an id of the hub and perhaps a revision."""
+    if isinstance(name_or_folder, Path) or os.path.isdir(name_or_folder):
+        return None
+    return HUB_ID.fullmatch(name_or_folder)
 
 
 def _repository(name_or_folder: str | Path) -> str | None:
@@ -163,10 +167,15 @@ def _repository(name_or_folder: str | Path) -> str | None:
     found = _hub_id(name_or_folder)
     if found is not None:
         return Path(found["id"]).name
-    parts = Path(name_or_folder).resolve().parts
+    parts = local_folder(name_or_folder).resolve().parts
     # The hub's cache has folders models--OWNER--NAME.
     names = (part.rpartition("--")[2] for part in reversed(parts))
     return next((name for name in names if name in _published_names()), None)
+
+
+def _published(name_or_folder: str | Path) -> Published | None:
+    """The catalogue's model of a bare name; a ``Path`` is a folder whatever it is called."""
+    return PUBLISHED.get(name_or_folder) if isinstance(name_or_folder, str) else None
 
 
 def _published_names() -> set[str]:
@@ -204,7 +213,7 @@ def check_base(adapter: Path, repository: str | None) -> None:
 
 def find_shape(name_or_folder: str | Path) -> Shape:
     """The shape of what :func:`load_model` takes; a published model's without a download."""
-    published = PUBLISHED.get(str(name_or_folder))
+    published = _published(name_or_folder)
     if published is not None:
         return known_shape(published)
     return folder_shape(find_folder(name_or_folder))

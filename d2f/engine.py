@@ -11,6 +11,7 @@ from d2f.attention import choose_backend
 from d2f.checkpoint import DTYPES, Model, find_shape, load_model
 from d2f.memory import free_memory, require_memory
 from d2f.quantize import check_quantization, quantize
+from d2f.registry import model_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def load_engine(
         check_quantization(engine.quantize)
         free = free_memory(engine.device)
         need = find_shape(name_or_folder).memory(engine.dtype, weights=engine.quantize)
-        name = Path(name_or_folder).name
+        name = model_name(name_or_folder)
         require_memory(name, need, free, engine.device, engine.quantize)
         model = load_model(name_or_folder, adapter=adapter, dtype=engine.dtype, attention="sdpa")
         head_dim = model.config.head_dim

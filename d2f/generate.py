@@ -46,6 +46,7 @@ from d2f.registry import (
     catalogue_decoder,
     default_config,
     embedded_models,
+    model_name,
 )
 
 DESCRIPTION = """\
@@ -94,7 +95,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def chosen_config(args: argparse.Namespace) -> DecodeConfig:
     """Decoder and settings, before any weight is read."""
-    name, pairs = Path(args.model).name, PAIRS | PUBLISHED_PAIRS
+    name, pairs = model_name(args.model), PAIRS | PUBLISHED_PAIRS
     decoder = args.decoder or catalogue_decoder(name, pairs)
     if args.model not in PUBLISHED:
         config = model_config(read_json(find_folder(args.model) / "config.json"))

@@ -4,6 +4,7 @@ Knows no tensors. Embedded models lie in ``assets/models`` and were trained by t
 published ones are described in :mod:`d2f.published` and lie on the Hugging Face hub.
 """
 
+import os.path
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -255,11 +256,37 @@ def embedded_models() -> list[str]:
     return sorted(path.parent.name for path in EMBEDDED.glob("*/config.json"))
 
 
+def local_folder(name_or_folder: str | Path) -> Path:
+    """What was typed, as a path; ``~`` is the home folder. Nothing typed is ``InvalidInput``."""
+    if not str(name_or_folder):
+        raise InvalidInput("a model or an adapter needs a name or a folder, got ''")
+    path = os.path.expanduser(name_or_folder)
+    if path.startswith("~") and not os.path.exists(path):
+        raise InvalidInput(f"the home folder of {path!r} is not known: give the whole path")
+    return Path(path)
+
+
+def model_name(name_or_folder: str | Path) -> str:
+    """What a model is called: its own name, or that of its folder, wherever one stands."""
+    path = os.path.abspath(local_folder(name_or_folder))
+    return os.path.basename(path) or path
+
+
 def model_folder(name_or_folder: str | Path) -> Path:
-    """The folder of a catalogue name or of a path; ``ValueError`` if there is none."""
-    for folder in (EMBEDDED / str(name_or_folder), Path(name_or_folder)):
-        if (folder / "config.json").is_file():
-            return folder
+    """The folder of a model.
+
+    Args:
+        name_or_folder: a bare name of an embedded model is that model; ``./name``, every other text
+            and every ``Path`` is a folder.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if isinstance(name_or_folder, str) and name_or_folder in embedded_models():
+        return EMBEDDED / name_or_folder
+    folder = local_folder(name_or_folder)
+    if os.path.isfile(folder / "config.json"):
+        return folder
     raise InvalidInput(
         f"no model {str(name_or_folder)!r}: not one of {embedded_models()} "
         "and not a folder with a config.json"

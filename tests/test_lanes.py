@@ -63,7 +63,9 @@ def test_a_folder_of_models_goes_before_the_catalogue(
     save_folder(own / "stranger", tokenizer_folder, stops, max_length=256)
     assert models_in(own) == ["mini-ar"]
     assert models_in(tmp_path) == []
-    for models_dir, context in ((own, 256), (tmp_path, CONTEXT), (None, CONTEXT)):
+    monkeypatch.chdir(own)
+    folders = ((own, 256), (Path(), 256), (tmp_path, CONTEXT), (None, CONTEXT))
+    for models_dir, context in folders:
         model = warm_model("mini-ar", "ar", Host(models_dir=models_dir))
         assert (model.name, model.config.max_length) == ("mini-ar", context)
     warm_model.cache_clear()

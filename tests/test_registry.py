@@ -2,14 +2,20 @@
 
 from collections.abc import Container
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from folders import save_folder
 
+from d2f import load_model
+from d2f.checkpoint import find_shape
 from d2f.config import ARConfig, D2FConfig, VanillaConfig
+from d2f.errors import InvalidInput
 from d2f.needs import ALLOWANCE, gigabytes
 from d2f.published import PUBLISHED, Repo
 from d2f.registry import (
     DOWNLOAD,
+    EMBEDDED,
     GATED,
     MEMORY,
     OPEN_PARTNER,
@@ -22,6 +28,8 @@ from d2f.registry import (
     catalogue_decoder,
     default_config,
     embedded_models,
+    model_folder,
+    model_name,
     pair_memory,
     pair_repos,
     pair_state,
@@ -225,3 +233,71 @@ def test_another_ar_model_can_race() -> None:
     assert against(LLADA, "llama-3-8b-instruct") is LLADA
     with pytest.raises(ValueError, match="AR model must be one of .*'mini-ar'.* got 'mini-d2f'"):
         against(LLADA, "mini-d2f")
+
+
+@pytest.fixture
+def shadow(tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder ``mini-d2f`` of one's own, in the home and working folder."""
+    folder = tmp_path / "mini-d2f"
+    save_folder(folder, tokenizer_folder, [4], mask_id=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "./mini-d2f",
+        "mini-d2f/",
+        "{}/mini-d2f",
+        "~/mini-d2f",
+        "mini-d2f/../mini-d2f",
+        Path("mini-d2f"),
+        Path("./mini-d2f"),
+    ],
+    ids=str,
+)
+def test_a_path_is_the_folder_whatever_the_catalogue_calls_by_its_name(
+    typed: str | Path, shadow: Path
+) -> None:
+    typed = typed.format(shadow.parent) if isinstance(typed, str) else typed
+    assert model_folder(typed).resolve() == shadow
+    assert model_name(typed) == "mini-d2f"
+    model = load_model(typed)
+    assert (model.name, model.config.hidden_size) == ("mini-d2f", 48)
+    assert find_shape(typed).hidden_size == 48
+
+
+@pytest.mark.parametrize("typed", [".", "", "..", "../mini-d2f", "../mini-d2f/."])
+def test_a_folder_is_called_by_its_own_name_from_within(
+    typed: str, shadow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shadow / "below").mkdir()
+    monkeypatch.chdir(shadow / "below" if typed == ".." else shadow)
+    if not typed:
+        with pytest.raises(InvalidInput, match="needs a name or a folder, got ''"):
+            load_model(typed)
+        with pytest.raises(InvalidInput, match="needs a name or a folder, got ''"):
+            load_model(".", adapter=typed)
+    else:
+        assert load_model(typed).name == "mini-d2f"
+
+
+def test_a_bare_name_is_the_catalogues(shadow: Path) -> None:
+    assert model_folder("mini-d2f") == EMBEDDED / "mini-d2f"
+    assert find_shape("llada-8b-instruct") == PUBLISHED["llada-8b-instruct"].shape
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["mini-ar/", "./mini-ar", Path("mini-ar"), Path("llada-8b-instruct"), "a\0b", "x" * 999],
+)
+def test_a_path_without_a_model_is_no_model(typed: str | Path, shadow: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no model .* and not a folder with a config\.json"):
+        load_model(typed)
+
+
+def test_a_home_folder_that_nobody_knows(shadow: Path) -> None:
+    with pytest.raises(InvalidInput, match="the home folder of '~no-such-user/m' is not known"):
+        load_model("~no-such-user/m")
