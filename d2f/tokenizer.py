@@ -67,6 +67,13 @@ class Tokenizer:
         self._refuse_special(text)
         return self._hf.encode(text, add_special_tokens=False)
 
+    def encode_raw(self, text: str) -> list[int]:
+        """A prompt that a program wrote: in it special tokens' texts are these tokens.
+
+        The tokenizer adds what it puts at the start of every text, if anything.
+        """
+        return self._hf.encode(text)
+
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """A conversation to the ids of a prompt, ready for the assistant's answer.
 

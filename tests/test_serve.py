@@ -1,4 +1,4 @@
-"""The service over real connections: OpenAI's protocol, its refusals, and work that stops."""
+"""The service over real connections: OpenAI's protocol, one device, and work that stops."""
 
 import asyncio
 import json
@@ -12,15 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from folders import save_models
+from served import CHAT, CONFIGS, here, messages, small_model
 from servers import serving
-from tiny import Watched, network
+from tiny import Watched
 from torch import Tensor
 
-from d2f import ARConfig, D2FConfig, Model, StepEvent, Trace, generate
+from d2f import ARConfig, D2FConfig, Model, StepEvent, Trace
 from d2f.cache import KVCache
-from d2f.config import DecodeConfig, config_to_dict
+from d2f.config import config_to_dict
 from d2f.events import event_from_dict
 from d2f.fixed import Fixed
 from d2f.registry import PUBLISHED_PAIRS
@@ -28,18 +28,6 @@ from d2f.serve.__main__ import main
 from d2f.serve.service import Options, _default, create_app, load_app
 from d2f.serve.worker import Busy, Job, Worker
 from d2f.tokenizer import Tokenizer
-
-CHAT = [{"role": "user", "content": "Count."}]
-CONFIGS: dict[str, DecodeConfig] = {
-    "ar": ARConfig(max_new_tokens=24),
-    "d2f": D2FConfig(max_new_tokens=24, block_size=8, max_active_blocks=2, tau_conf=0.5),
-}
-
-
-def small_model(kind: str, tokenizer: Tokenizer) -> Model:
-    changes = {"causal": True} if kind == "ar" else {"mask_id": tokenizer.mask_id}
-    net = network(tokenizer.vocab_size, max_length=256, logit_shift=True, **changes)
-    return Model(f"small-{kind}", net, tokenizer)
 
 
 @pytest.fixture(scope="module", params=sorted(CONFIGS))
@@ -58,21 +46,6 @@ def client(tokenizer: Tokenizer) -> Iterator[httpx.Client]:
     headers = {"Authorization": "Bearer secret"}
     with serving(app) as url, httpx.Client(base_url=url, timeout=30, headers=headers) as client:
         yield client
-
-
-def here(model: Model, config: DecodeConfig) -> Trace:
-    return generate(model, model.tokenizer.encode_chat(CHAT), config)
-
-
-def messages(response: httpx.Response) -> list[tuple[str, Any]]:
-    """Kind and data of each server-sent event."""
-    events = []
-    for block in response.read().decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines())
-        if "data" in fields:
-            done = fields["data"] == "[DONE]"
-            events.append((fields.get("event", ""), done or json.loads(fields["data"])))
-    return events
 
 
 def test_a_whole_answer_is_the_engines(served: tuple):
@@ -150,64 +123,6 @@ def test_the_model_is_listed(served: tuple):
     assert (listed["id"], listed["object"], listed["max_model_len"]) == (model.name, "model", 256)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "message", "param"),
-    [
-        ("chat/completions", {"model": "gpt"}, 404, "'gpt' is not served here", "model"),
-        ("chat/completions", {"messages": []}, 400, "at least 1 item", "messages"),
-        (
-            "chat/completions",
-            {"messages": [{"role": "robot", "content": ""}]},
-            400,
-            "messages.0.role: Input should be",
-            "messages.0.role",
-        ),
-        ("chat/completions", {"messages": None}, 400, "valid array", "messages"),
-        ("chat/completions", {"max_tokens": 65}, 400, "at most 64 tokens", "max_tokens"),
-        ("chat/completions", {"max_tokens": 0}, 400, "integer >= 1, got 0", None),
-        ("chat/completions", {"max_tokens": "9"}, 400, "valid integer", "max_tokens"),
-        ("chat/completions", {"max_tokens": 9, "max_completion_tokens": 9}, 400, "exclude", None),
-        ("chat/completions", {"temperature": -1}, 400, "temperature must be in [0, 10]", None),
-        ("chat/completions", {"seed": 2**63}, 400, "seed must be at most", "seed"),
-        ("chat/completions", {"settings": {"tau_conf": 1}}, 400, "unknown ar settings", None),
-        ("chat/completions", {"tools": []}, 400, "tools: Extra inputs", "tools"),
-        ("chat/completions", {"n": 2}, 400, "n: Input should be 1", "n"),
-        ("chat/completions", {"stop": ["x"]}, 400, "at most 0 items", "stop"),
-        ("chat/completions", {"stream_options": {}}, 400, "needs stream", "stream_options"),
-        (
-            "chat/completions",
-            {"messages": [{"role": "user", "content": "<|mask|>"}]},
-            400,
-            "must not contain the special token",
-            "messages",
-        ),
-        (
-            "chat/completions",
-            {"messages": [{"role": "user", "content": "one " * 300}]},
-            400,
-            "exceed the model's context of 256 tokens",
-            "messages",
-        ),
-        ("events", {"decoder": "magic"}, 400, "no decoder 'magic'", "decoder"),
-        ("events", {"decoder": "d2f"}, 400, "needs a diffusion model", "messages"),
-        ("events", {"config": {"block_size": 8}}, 400, "unknown ar settings", None),
-        ("events", {"config": {"top_k": 10**30}}, 400, "top_k must be at most", "top_k"),
-        ("events", {"messages": CHAT * 300}, 400, "at most 256 items", "messages"),
-    ],
-)
-def test_bad_requests_are_told_what_is_wrong(
-    client: httpx.Client, path: str, body: dict, status: int, message: str, param: str | None
-):
-    asked: dict[str, Any] = {"messages": CHAT}
-    asked |= {"model": "small-ar"} if path != "events" else {}
-    response = client.post(f"/{path}", json=asked | body)
-    error = response.json()["error"]
-    assert response.status_code == status
-    assert message in error["message"]
-    assert error["param"] == param
-    assert error["type"] == ("not_found_error" if status == 404 else "invalid_request_error")
-
-
 BLOCKS = CONFIGS["d2f"]
 
 
@@ -256,25 +171,6 @@ def test_published_models_are_served_with_their_settings(tokenizer: Tokenizer):
     assert _default(replace(model, name="dream-7b-base")) == PUBLISHED_PAIRS["dream-base"].vanilla
     assert _default(model) == D2FConfig()
     assert _default(small_model("ar", tokenizer)) == ARConfig()
-
-
-def test_bodies_that_are_no_request_are_refused(client: httpx.Client):
-    for body in (b"", b"{", b"[1]", b"\xff", b"[" * 100_000):
-        response = client.post("/chat/completions", content=body)
-        assert response.status_code == 400
-        assert response.json()["error"]["type"] == "invalid_request_error"
-    response = client.post("/chat/completions", content=b" " * 1_048_577)
-    assert (response.status_code, response.json()["error"]["message"]) == (
-        413,
-        "the request is longer than 1,048,576 bytes",
-    )
-
-
-def test_other_addresses_are_refused_in_the_same_form(client: httpx.Client):
-    for method, path, status in (("GET", "/completions", 404), ("GET", "/events", 405)):
-        response = client.request(method, path)
-        assert response.status_code == status
-        assert f"{method} /v1{path}" in response.json()["error"]["message"]
 
 
 def test_a_key_is_asked_for(client: httpx.Client):
@@ -385,27 +281,6 @@ def test_a_full_queue_answers_503_and_a_place_that_is_left_is_free(gated: tuple)
             assert b"event: end" in first.read()
             assert b"event: end" in third.read()
     assert net.begun == 4, "the second run never began"
-
-
-def test_a_failing_run_is_told_in_the_stream_and_logged(
-    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
-):
-    model = small_model("ar", tokenizer)
-    model.net.norm.weight = torch.nn.Parameter(torch.ones(7), requires_grad=False)
-    app = create_app(model, CONFIGS["ar"], Options(model.name))
-    with serving(app) as url, httpx.Client(base_url=url, timeout=10) as client:
-        ((_, _), (kind, told)) = messages(client.post("/events", json={"messages": CHAT}))
-        assert (kind, told["error"]["type"]) == ("error", "server_error")
-        asked = {"model": model.name, "messages": CHAT}
-        (_, told) = [d for _, d in messages(_stream(client, asked))]
-        assert told["error"]["message"] == "the run failed on the server; its log says more"
-        response = client.post("/chat/completions", json=asked)
-        assert (response.status_code, response.json()) == (500, told)
-    assert caplog.text.count("a run failed") == 3
-
-
-def _stream(client: httpx.Client, asked: dict[str, Any]) -> httpx.Response:
-    return client.post("/chat/completions", json=asked | {"stream": True})
 
 
 def test_a_worker_hands_over_events_and_says_when_it_is_idle():

@@ -6,23 +6,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import argparse
+import errno
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 
 import uvicorn
+from fastapi import FastAPI
 from safetensors import SafetensorError
 
 from d2f.bench.machine import default_dtype
 from d2f.engine import chosen_engine
+from d2f.errors import InvalidInput
 from d2f.options import Parser, add_engine_options
 from d2f.registry import embedded_models
 from d2f.serve.service import Options, load_app
 
 DESCRIPTION = """\
-Serve one model over HTTP: OpenAI's /v1/chat/completions and /v1/models, and /v1/events, the run
-itself as a stream of events. Runs are decoded one after the other. A key in the environment
-variable D2F_API_KEY must be sent by every client."""
+Serve one model over HTTP: OpenAI's /v1/chat/completions, /v1/completions and /v1/models, and
+/v1/events, the run itself as a stream of events. Runs are decoded one after the other. A key in the
+environment variable D2F_API_KEY must be sent by every client."""
 EXAMPLES = """\
 examples:
   python -m d2f.serve --model mini-d2f
@@ -51,23 +56,49 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that has the address; ``InvalidInput`` says why it cannot be had."""
+    if not 0 <= port < 65536:
+        raise InvalidInput(f"--port must be 0 to 65535, got {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InvalidInput(f"port {port} is taken: --port {port % 65535 + 1}") from error
+        raise InvalidInput(f"the address cannot be had: {error.strerror}") from error
+
+
+def serve(app: FastAPI, listener: socket.socket) -> None:
+    """Answers until Ctrl-C, which uvicorn raises once more when it has shut down."""
+    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=SHUTDOWN))
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
-    try:
-        options = Options(
-            model=args.model,
-            adapter=args.adapter,
-            **asdict(chosen_engine(args, dtype)),
-            queue=args.queue,
-            max_tokens=args.max_tokens,
-            key=os.environ.get("D2F_API_KEY", ""),
-        )
-        app = load_app(options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        print(f"d2f.serve: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    uvicorn.run(app, host=args.host, port=args.port, timeout_graceful_shutdown=SHUTDOWN)
+    with ExitStack() as stack:
+        try:
+            options = Options(
+                model=args.model,
+                adapter=args.adapter,
+                **asdict(chosen_engine(args, dtype)),
+                queue=args.queue,
+                max_tokens=args.max_tokens,
+                key=os.environ.get("D2F_API_KEY", "").strip(),
+            )
+            # Ahead of the model, which may take minutes to load; clients that come early wait.
+            listener = stack.enter_context(listening(args.host, args.port))
+            app = load_app(options)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            print(f"d2f.serve: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        host, port = listener.getsockname()[:2]
+        place = f"[{host}]" if ":" in host else host
+        print(f"d2f.serve: {args.model} at http://{place}:{port}/v1", file=sys.stderr)
+        serve(app, listener)
     return 0
 
 

@@ -1,31 +1,30 @@
-"""One model behind HTTP: OpenAI's chat completions, and the run itself as a stream of events.
+"""One model behind HTTP: OpenAI's completions, and the run itself as a stream of events.
 
-- ``GET /v1/models``, ``GET /health``
+- ``GET /v1/models``, ``GET /v1/models/NAME``, ``GET /health``
 - ``POST /v1/chat/completions``: whole or streamed. A diffusion model's text is sent as far as it
   is readable: up to the first position still masked.
+- ``POST /v1/completions``: the same of a prompt without a template.
 - ``POST /v1/events``: server-sent events ``header`` (a Trace without events), ``step`` (a StepEvent
   and the texts of tokens not seen before), ``end`` (the readable answer) or ``error``.
 
-Requests are decoded one after the other. Whoever closes the connection stops their run within one
-step. Knows no decoding rule and no command line.
+Requests are decoded one after the other. A client that closes its connection stops its run within
+one step. Knows no decoding rule and no command line.
 """
 
 import asyncio
 import hmac
 import json
-import logging
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from d2f.checkpoint import Model
@@ -34,28 +33,26 @@ from d2f.decode import generate, prepare, stream, trace_header
 from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput
 from d2f.events import StepEvent, Trace, TraceHeader, event_to_dict
-from d2f.readable import ReadableText
 from d2f.registry import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
+from d2f.serve.answers import DONE, Answer, ChatAnswer, TextAnswer, sse
 from d2f.serve.protocol import (
-    DONE,
     MAX_BODY,
-    Answer,
     ChatRequest,
+    CompletionRequest,
     EventsRequest,
-    Refused,
     configured,
     parse,
-    sse,
 )
+from d2f.serve.refused import Refused, about, answer_errors, errors_told, refusal
+from d2f.serve.stops import Said, spoken
 from d2f.serve.worker import Busy, Job, Worker
-from d2f.tokenizer import Message
 
 WARM_UP_TOKENS = 32
 HEARTBEAT = 5.0  # seconds; keeps a waiting client's line alive
 WAITING = b": waiting\n\n"
-FAILED = "the run failed on the server; its log says more"
 STOPPED = "the service stopped before the run was over"
-LOG = logging.getLogger(__name__)
+JSON = "application/json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,22 +78,29 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise InvalidInput(f"{name} must be an integer >= {least}, got {value!r}")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise InvalidInput("the API key holds characters that no HTTP header can hold")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that waits or works: its header and its events."""
+    """A run that may begin: its header and its events."""
 
     header: TraceHeader
-    job: Job
+    events: Generator[StepEvent, None, None]
 
 
 class RunStream(StreamingResponse):
-    """Server-sent events of a run, which is cancelled when the client is gone."""
+    """Server-sent events of a run, which is cancelled when the client is gone.
 
-    def __init__(self, content: AsyncIterator[bytes], job: Job) -> None:
+    An error ends the stream in words, as an ``event`` of its own kind if there are kinds.
+    """
+
+    def __init__(self, parts: AsyncIterator[bytes], job: Job[Any], event: str | None) -> None:
         super().__init__(
-            content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+            _told(parts, event),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache"},
         )
         self._job = job
 
@@ -105,6 +109,14 @@ class RunStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._job.cancel()
+
+
+async def _told(parts: AsyncIterator[bytes], event: str | None) -> AsyncIterator[bytes]:
+    try:
+        async for part in parts:
+            yield part
+    except Exception as error:
+        yield sse(json.dumps(refusal(error).to_dict()), event)
 
 
 def load_app(options: Options) -> FastAPI:
@@ -128,19 +140,19 @@ def create_app(model: Model, config: DecodeConfig, options: Options) -> FastAPI:
         service.worker.close()
 
     app = FastAPI(title="d2f", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    allowed = [Depends(service.check_key)]
+    allowed = [Depends(errors_told), Depends(service.check_key)]
     app.add_api_route("/health", service.health)
     app.add_api_route("/v1/models", service.models, dependencies=allowed)
+    app.add_api_route("/v1/models/{name:path}", service.model, dependencies=allowed)
     for path, endpoint in (
         ("/v1/chat/completions", service.chat),
+        ("/v1/completions", service.completions),
         ("/v1/events", service.events),
     ):
         app.add_api_route(
             path, endpoint, methods=["POST"], dependencies=allowed, response_model=None
         )
-    app.add_exception_handler(Refused, _refuse)
-    app.add_exception_handler(HTTPException, _refuse_address)
-    app.add_exception_handler(Exception, _refuse_all)
+    answer_errors(app)
     return app
 
 
@@ -153,7 +165,7 @@ class Service:
         self._started = int(time.time())
 
     async def check_key(self, request: Request) -> None:
-        """Refuses whoever does not send the key, where there is one."""
+        """Refuses a client without the key, where there is one."""
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         key = self._options.key
         if key and not hmac.compare_digest(sent.encode(), key.encode()):
@@ -165,33 +177,59 @@ class Service:
 
     async def models(self) -> dict[str, Any]:
         """OpenAI's list of models: the one that is served."""
-        model = {"id": self._model.name, "object": "model", "created": self._started}
-        size = {"owned_by": "d2f", "max_model_len": self._model.config.max_length}
-        return {"object": "list", "data": [model | size]}
+        return {"object": "list", "data": [await self.model(self._model.name)]}
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """OpenAI's description of the model."""
+        self._check_model(name)
+        about_it = {"id": name, "object": "model", "created": self._started, "owned_by": "d2f"}
+        return about_it | {"max_model_len": self._model.config.max_length}
 
     async def chat(self, request: Request) -> Response:
         """OpenAI's chat completions."""
         asked: ChatRequest = parse(ChatRequest, await _body(request))
-        if asked.model != self._model.name:
-            message = f"the model {asked.model!r} is not served here; {self._model.name!r} is"
-            raise Refused(404, message, "model", "model_not_found")
-        if asked.stream_options and not asked.stream:
-            raise Refused(400, "stream_options needs stream", "stream_options")
-        counted = asked.stream_options is not None and asked.stream_options.include_usage
-        chat = [message.plain() for message in asked.messages]
-        run = await self._start(chat, self._config, asked.changes())
-        answer = Answer(uuid4().hex, self._model.name, int(time.time()))
-        if asked.stream:
-            return RunStream(self._chunks(run, answer, counted), run.job)
-        trace = await self._finished(run, request)
-        return JSONResponse(answer.whole(trace))
+        encode = partial(self._model.tokenizer.encode_chat, asked.chat())
+        return await self._answered(asked, encode, ChatAnswer, request)
+
+    async def completions(self, request: Request) -> Response:
+        """OpenAI's completions of a prompt, which no template changes."""
+        asked: CompletionRequest = parse(CompletionRequest, await _body(request))
+        encode = partial(self._encode_prompt, asked.prompt)
+        return await self._answered(asked, encode, TextAnswer, request)
 
     async def events(self, request: Request) -> Response:
         """The run itself, step by step."""
         asked: EventsRequest = parse(EventsRequest, await _body(request))
-        chat = [message.plain() for message in asked.messages]
-        run = await self._start(chat, self._decoder(asked.decoder), asked.config)
-        return RunStream(self._steps(run), run.job)
+        encode = partial(self._model.tokenizer.encode_chat, asked.chat())
+        run = await self._ready(encode, self._decoder(asked.decoder), asked.config, "messages")
+        job = self._queued(run.events)
+        return RunStream(self._steps(run.header, job), job, "error")
+
+    async def _answered(
+        self,
+        asked: ChatRequest | CompletionRequest,
+        encode: Callable[[], list[int]],
+        kind: type[Answer],
+        request: Request,
+    ) -> Response:
+        self._check_model(asked.model)
+        if asked.stream_options and not asked.stream:
+            raise Refused(400, "stream_options needs stream", "stream_options")
+        run = await self._ready(encode, self._config, asked.changes(), asked.source)
+        job = self._queued(spoken(run.events, run.header, self._model.tokenizer, asked.stop))
+        answer = kind(self._model.name, len(run.header.prompt_ids))
+        if asked.stream:
+            counted = asked.stream_options is not None and asked.stream_options.include_usage
+            return RunStream(_chunks(job, answer, counted), job, None)
+        return JSONResponse(await _whole(job, answer, request))
+
+    def _check_model(self, name: str) -> None:
+        if name != self._model.name:
+            message = f"the model {name!r} is not served here; {self._model.name!r} is"
+            raise Refused(404, message, "model", "model_not_found")
+
+    def _encode_prompt(self, prompt: str | list[int]) -> list[int]:
+        return self._model.tokenizer.encode_raw(prompt) if isinstance(prompt, str) else prompt
 
     def _decoder(self, decoder: str | None) -> DecodeConfig:
         if decoder is None:
@@ -201,26 +239,31 @@ class Service:
         except KeyError as error:
             raise Refused(400, f"no decoder {decoder!r}", "decoder") from error
 
-    async def _start(
-        self, chat: list[Message], default: DecodeConfig, changes: dict[str, Any]
+    async def _ready(
+        self,
+        encode: Callable[[], list[int]],
+        default: DecodeConfig,
+        changes: dict[str, Any],
+        source: str,
     ) -> Run:
-        """Checks everything, then queues the run."""
+        """Checks everything; ``source`` is the field that the prompt comes from."""
         most = self._options.max_tokens
         default = replace(default, max_new_tokens=min(default.max_new_tokens, most))
         config = configured(default, changes, most)
         self._check_blocks(config, default)
-        # In a thread of its own: a long prompt takes a while to tokenize.
-        ids = await anyio.to_thread.run_sync(self._encode, chat)
-        room = self._model.config.max_length - len(ids)
-        if "max_new_tokens" not in changes and 0 < room < config.max_new_tokens:
-            config = replace(config, max_new_tokens=room)
-        try:
-            source = stream(self._model, ids, config)
-        except ValueError as error:
-            raise Refused(400, str(error), "messages") from error
+        with about(source):
+            # In a thread of its own: a long prompt takes a while to tokenize.
+            ids = await anyio.to_thread.run_sync(encode)
+            room = self._model.config.max_length - len(ids)
+            if "max_new_tokens" not in changes and 0 < room < config.max_new_tokens:
+                config = replace(config, max_new_tokens=room)
+            events = stream(self._model, ids, config)
         header = trace_header(self._model, ids, config)
+        return Run(header, self._prepared(ids, config, events))
+
+    def _queued(self, source: Generator[T, None, None]) -> Job[T]:
         try:
-            return Run(header, self.worker.start(self._prepared(ids, config, source)))
+            return self.worker.start(source)
         except Busy as error:
             message = f"{self._options.queue} runs are waiting already; try again later"
             raise Refused(503, message, code="overloaded") from error
@@ -248,82 +291,55 @@ class Service:
         prepare(self._model, len(ids), config)
         yield from source
 
-    def _encode(self, chat: list[Message]) -> list[int]:
-        try:
-            return self._model.tokenizer.encode_chat(chat)
-        except ValueError as error:
-            raise Refused(400, str(error), "messages") from error
-
-    async def _finished(self, run: Run, request: Request) -> Trace:
-        """The whole run; cancelled when the client is gone."""
-        watch = asyncio.create_task(_cancel_when_gone(request, run.job))
-        try:
-            told = [event async for event in run.job.events(HEARTBEAT)]
-        except Exception as error:
-            LOG.exception("a run failed")
-            raise Refused(500, FAILED) from error
-        finally:
-            watch.cancel()
-            run.job.cancel()
-        trace = self._trace(run, [event for event in told if event])
-        if trace.finish_reason is None:
-            raise Refused(503, STOPPED)
-        return trace
-
-    def _trace(self, run: Run, events: list[StepEvent]) -> Trace:
-        trace = Trace(run.header, tuple(events))
-        return trace.with_text(self._model.tokenizer.decode(trace.token_ids))
-
-    async def _chunks(self, run: Run, answer: Answer, counted: bool) -> AsyncIterator[bytes]:
-        readable = ReadableText(self._model.tokenizer, len(run.header.prompt_ids))
-        events: list[StepEvent] = []
-        yield answer.chunk({"role": "assistant", "content": ""})
-        try:
-            async for event in run.job.events(HEARTBEAT):
-                if event is None:
-                    yield WAITING
-                    continue
-                events.append(event)
-                if text := readable.add(event):
-                    yield answer.chunk({"content": text})
-        except Exception:
-            LOG.exception("a run failed")
-            yield _failed(FAILED)
-            return
-        trace = self._trace(run, events)
-        if trace.finish_reason is None:
-            yield _failed(STOPPED)
-            return
-        if text := readable.rest(trace.text):
-            yield answer.chunk({"content": text})
-        yield answer.chunk({}, trace.finish_reason)
-        if counted:
-            yield answer.counts(trace)
-        yield DONE
-
-    async def _steps(self, run: Run) -> AsyncIterator[bytes]:
+    async def _steps(self, header: TraceHeader, job: Job[StepEvent]) -> AsyncIterator[bytes]:
         events: list[StepEvent] = []
         told: set[int] = set()
-        yield sse(Trace(run.header, ()).to_json(), "header")
-        try:
-            async for event in run.job.events(HEARTBEAT):
-                if event is None:
-                    yield WAITING
-                    continue
-                events.append(event)
-                new = {commit.token_id for commit in event.commits} - told
-                told |= new
-                texts = [[i, self._model.tokenizer.token_text(i)] for i in sorted(new)]
-                yield sse(json.dumps({"event": event_to_dict(event), "texts": texts}), "step")
-        except Exception:
-            LOG.exception("a run failed")
-            yield _failed(FAILED, "error")
-            return
-        trace = self._trace(run, events)
+        yield sse(Trace(header, ()).to_json(), "header")
+        async for event in job.events(HEARTBEAT):
+            if event is None:
+                yield WAITING
+                continue
+            events.append(event)
+            new = {commit.token_id for commit in event.commits} - told
+            told |= new
+            texts = [[i, self._model.tokenizer.token_text(i)] for i in sorted(new)]
+            yield sse(json.dumps({"event": event_to_dict(event), "texts": texts}), "step")
+        trace = Trace(header, tuple(events))
         if trace.finish_reason is None:
-            yield _failed(STOPPED, "error")
-            return
-        yield sse(json.dumps({"text": trace.text}), "end")
+            raise Refused(503, STOPPED)
+        yield sse(json.dumps({"text": self._model.tokenizer.decode(trace.token_ids)}), "end")
+
+
+async def _whole(job: Job[Said], answer: Answer, request: Request) -> dict[str, Any]:
+    """The whole answer; its run is cancelled when the client is gone."""
+    watch = asyncio.create_task(_cancel_when_gone(request, job))
+    try:
+        told = [said async for said in job.events(HEARTBEAT) if said]
+    finally:
+        watch.cancel()
+        job.cancel()
+    if not told or told[-1].reason is None:
+        raise Refused(503, STOPPED)
+    return answer.whole("".join(said.text for said in told), told[-1])
+
+
+async def _chunks(job: Job[Said], answer: Answer, counted: bool) -> AsyncIterator[bytes]:
+    for chunk in answer.first():
+        yield chunk
+    last = Said("")
+    async for said in job.events(HEARTBEAT):
+        if said is None:
+            yield WAITING
+            continue
+        last = said
+        if said.text:
+            yield answer.chunk(said.text)
+    if last.reason is None:
+        raise Refused(503, STOPPED)
+    yield answer.end(last)
+    if counted:
+        yield answer.counts(last)
+    yield DONE
 
 
 def _default(model: Model) -> DecodeConfig:
@@ -332,12 +348,15 @@ def _default(model: Model) -> DecodeConfig:
     return default_config(name, decoder, pairs)
 
 
-def _failed(message: str, event: str | None = None) -> bytes:
-    return sse(json.dumps(Refused(500, message).to_dict()), event)
-
-
 async def _body(request: Request) -> bytes:
-    """The request's body, refused as soon as it is too long."""
+    """The request's body, refused as soon as it is too long.
+
+    A page of another site may send text or forms to a service on the reader's machine unasked, but
+    no JSON: that is why what is declared as something else is refused.
+    """
+    media = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media != JSON:
+        raise Refused(415, f"the body is declared as {media!r}; send Content-Type: {JSON}")
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -346,23 +365,7 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _cancel_when_gone(request: Request, job: Job) -> None:
+async def _cancel_when_gone(request: Request, job: Job[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     job.cancel()
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    headers = {"Retry-After": "1"} if error.status == 503 else None
-    return JSONResponse(error.to_dict(), error.status, headers)
-
-
-async def _refuse_address(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    refused = Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
-    return JSONResponse(refused.to_dict(), error.status_code, error.headers)
-
-
-async def _refuse_all(request: Request, error: Exception) -> Response:
-    return JSONResponse(Refused(500, FAILED).to_dict(), 500)

@@ -8,21 +8,22 @@ import threading
 from collections.abc import AsyncIterator, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from typing import Any, Generic, TypeVar
 
-from d2f.events import StepEvent
+T = TypeVar("T")
 
 
 class Busy(RuntimeError):
     """As many runs wait as may wait."""
 
 
-class Job:
+class Job(Generic[T]):
     """One run and its events; to be made, read and cancelled in one event loop."""
 
-    def __init__(self, source: Generator[StepEvent, None, None]) -> None:
+    def __init__(self, source: Generator[T, None, None]) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[StepEvent | Exception | None] = asyncio.Queue()
+        self._items: asyncio.Queue[T | Exception | None] = asyncio.Queue()
         self._cancelled = threading.Event()
         self.done: Future[None] = Future()
 
@@ -32,7 +33,7 @@ class Job:
         if self.done.cancel():
             self._items.put_nowait(None)
 
-    async def events(self, patience: float) -> AsyncIterator[StepEvent | None]:
+    async def events(self, patience: float) -> AsyncIterator[T | None]:
         """The events; None each ``patience`` seconds without one. Raises what decoding raised."""
         while True:
             try:
@@ -58,7 +59,7 @@ class Job:
             self._tell(error)
         self._tell(None)
 
-    def _tell(self, item: StepEvent | Exception | None) -> None:
+    def _tell(self, item: T | Exception | None) -> None:
         self._loop.call_soon_threadsafe(self._items.put_nowait, item)
 
 
@@ -68,9 +69,9 @@ class Worker:
     def __init__(self, queue: int) -> None:
         self._places = threading.BoundedSemaphore(queue + 1)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        self._jobs: set[Job] = set()
+        self._jobs: set[Job[Any]] = set()
 
-    def start(self, source: Generator[StepEvent, None, None]) -> Job:
+    def start(self, source: Generator[T, None, None]) -> Job[T]:
         """A job that waits its turn. Raises ``Busy`` when no place is free."""
         if not self._places.acquire(blocking=False):
             raise Busy("as many runs wait as may wait")
@@ -86,6 +87,6 @@ class Worker:
             job.cancel()
         self._thread.shutdown()
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: Job[Any]) -> None:
         self._jobs.discard(job)
         self._places.release()
