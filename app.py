@@ -30,12 +30,7 @@ from app.share import share_note  # noqa: E402
 from app.store import Store, StoreError, open_store  # noqa: E402
 from app.ui import build, launch_options  # noqa: E402
 from app.zero import duration, lent  # noqa: E402
-from d2f.bench.machine import default_dtype  # noqa: E402
-from d2f.engine import Engine, chosen_engine  # noqa: E402
-from d2f.models import found_here  # noqa: E402
-from d2f.options import add_engine_options  # noqa: E402
-from d2f.quantize import check_quantization  # noqa: E402
-from d2f.registry import (  # noqa: E402
+from d2f.catalogue.pairs import (  # noqa: E402
     PAIRS,
     PUBLISHED_PAIRS,
     RACING,
@@ -44,6 +39,11 @@ from d2f.registry import (  # noqa: E402
     against,
     pair_state,
 )
+from d2f.cli.options import add_engine_options  # noqa: E402
+from d2f.engine import Engine, chosen_engine  # noqa: E402
+from d2f.machine import default_dtype  # noqa: E402
+from d2f.models import found_here  # noqa: E402
+from d2f.nn.quantize import check_quantization  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -18,8 +18,8 @@ from app.recording import check_settings
 from app.rivals import RivalPair
 from app.run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
 from app.visitors import Visitor, Visitors, visitor
+from d2f.catalogue.pairs import catalogue_decoder, default_config
 from d2f.errors import D2FError, InvalidInput
-from d2f.registry import catalogue_decoder, default_config
 
 CALLERS = 16
 ENDED = "The run was ended: another one of the same session began. A session has one at a time."

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.lanes import Asked, Host, Lane, Question, found_model, pair_lanes, solo_lanes
 from app.race import merge
-from d2f.checkpoint import load_tokenizer
+from d2f.checkpoints.load import load_tokenizer
 from d2f.tokenizer import Tokenizer
 
 Steps = Generator[Any, None, None]

@@ -15,7 +15,7 @@ from app.lanes import Host, Question, pair_lanes
 from app.prompts import Known, verdict
 from app.race import merge
 from app.recording import Recording, record
-from d2f.registry import PAIRS, Pair
+from d2f.catalogue.pairs import PAIRS, Pair
 from d2f.tasks import TASKS, Problem, draw
 
 TRACES = Path(__file__).resolve().parent.parent / "assets" / "traces"

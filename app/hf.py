@@ -25,15 +25,15 @@ from transformers import (
 )
 from transformers.generation import BaseStreamer
 
-from d2f.checkpoint import DTYPES
+from d2f.catalogue.pairs import model_folder, model_name
+from d2f.catalogue.published import PUBLISHED
+from d2f.checkpoints.hub import snapshot
+from d2f.checkpoints.load import DTYPES
 from d2f.config import ARConfig
 from d2f.decode.common import now
 from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent, TraceHeader
-from d2f.hub import snapshot
 from d2f.policy import OneByOne
-from d2f.published import PUBLISHED
-from d2f.registry import model_folder, model_name
 from d2f.tokenizer import Tokenizer
 
 LABEL = "transformers generate"

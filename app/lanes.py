@@ -17,12 +17,12 @@ from app.hf import Reference, generate_steps, warm_reference
 from app.remote import ChatReader, EventsReader, Feed, RemoteError, Server
 from app.rivals import RivalPair, Runner, Transformers
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import prepare, trace_header
 from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
-from d2f.registry import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
 from d2f.tokenizer import Message
 
 WARM_UP_TOKENS = 32

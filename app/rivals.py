@@ -11,8 +11,8 @@ from typing import Any
 
 from app.hf import LABEL
 from app.remote import Server
+from d2f.catalogue.pairs import Pair
 from d2f.errors import InvalidInput
-from d2f.registry import Pair
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from app.recording import (
 )
 from app.rivals import RivalPair
 from d2f import D2FConfig
+from d2f.catalogue.pairs import Pair
 from d2f.errors import D2FError, InvalidInput
-from d2f.registry import Pair
 
 SETTINGS = (
     "max_new_tokens",

@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d2f.checkpoint import Model, load_model
+    from d2f.checkpoints.load import load_model
     from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
     from d2f.decode import generate, stream
     from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+    from d2f.model import Model
 
 __all__ = [
     "ARConfig",
@@ -30,10 +31,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "checkpoint": ("Model", "load_model"),
+    "checkpoints.load": ("load_model",),
     "config": ("ARConfig", "D2FConfig", "DecodeConfig", "VanillaConfig"),
     "decode": ("generate", "stream"),
     "events": ("BlockView", "Commit", "StepEvent", "Trace", "TraceHeader"),
+    "model": ("Model",),
 }
 
 

@@ -7,16 +7,17 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2f.attention import choose_backend
-from d2f.checkpoint import DTYPES, Model, find_shape, load_model
+from d2f.catalogue.pairs import model_name
+from d2f.checkpoints.load import DTYPES, find_shape, load_model
 from d2f.memory import free_memory, require_memory
-from d2f.quantize import check_quantization, quantize
-from d2f.registry import model_name
+from d2f.model import Model
+from d2f.nn.attention import choose_backend
+from d2f.nn.quantize import check_quantization, quantize
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where and how a model runs; ``quantize`` is None or a key of d2f.quantize's PACKAGES."""
+    """Where and how a model runs; ``quantize`` is None or a key of d2f.nn.quantize's PACKAGES."""
 
     device: str = "cpu"
     dtype: str = "float32"
@@ -26,7 +27,7 @@ class Engine:
 
 
 def chosen_engine(args: argparse.Namespace, dtype: str) -> Engine:
-    """What :func:`d2f.options.add_engine_options` was given; ``dtype`` where it was given none."""
+    """What the command line was given; ``dtype`` where it was given none."""
     return Engine(
         device=args.device,
         dtype=args.dtype or dtype,

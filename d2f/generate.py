@@ -24,23 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, stream
-from d2f.bench.machine import default_dtype
-from d2f.checkpoint import find_folder
-from d2f.config import CONFIGS, config_to_dict
-from d2f.decode import prepare, trace_header
-from d2f.dialects import model_config
-from d2f.engine import chosen_engine, load_engine
-from d2f.files import read_json
-from d2f.options import (
-    Parser,
-    add_engine_options,
-    add_setting_options,
-    apply_settings,
-    given_settings,
-)
-from d2f.published import PUBLISHED
-from d2f.readable import ReadableText
-from d2f.registry import (
+from d2f.catalogue.pairs import (
     PAIRS,
     PUBLISHED_PAIRS,
     catalogue_decoder,
@@ -48,6 +32,22 @@ from d2f.registry import (
     embedded_models,
     model_name,
 )
+from d2f.catalogue.published import PUBLISHED
+from d2f.checkpoints.config_json import model_config
+from d2f.checkpoints.load import find_folder
+from d2f.checkpoints.shards import read_json
+from d2f.cli.options import (
+    Parser,
+    add_engine_options,
+    add_setting_options,
+    apply_settings,
+    given_settings,
+)
+from d2f.config import CONFIGS, config_to_dict
+from d2f.decode import prepare, trace_header
+from d2f.detokenizer import ReadableText
+from d2f.engine import chosen_engine, load_engine
+from d2f.machine import default_dtype
 
 DESCRIPTION = """\
 Answer one prompt. The text appears on stdout as it is decoded, the figures on stderr at the end.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from d2f.catalogue.sizes import gigabytes
 from d2f.errors import InvalidInput, TooLittleMemory
-from d2f.needs import gigabytes
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")

@@ -1,262 +1,41 @@
-"""The decoder-only transformer: one architecture, four switches.
+"""A network with its tokenizer and its compiled programs: all that decoding needs, and no more.
 
-Pre-norm layers of grouped-query attention with rotary positions and a SwiGLU feed-forward cover
-LLaDA, Dream / Qwen2 and Llama 3: q/k/v bias, rotary embedding in float32 or in the model dtype,
-tied head, logit shift. Knows nothing of decoding, of files or of text. *Block* is kept for
-diffusion blocks; a transformer layer is a :class:`DecoderLayer`.
+Loading makes it and decoding takes it; neither knows the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from d2f.attention import Sight, any_shape, attend, make_fixed_sight, make_sight
-from d2f.cache import FixedRows, KVCache
-from d2f.errors import InvalidInput
+from d2f.nn.compiled import Fixed
+from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of a :class:`Transformer` and the ids decoding must know.
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded network with its tokenizer; what every decoder takes.
 
-    ``logit_shift``: position i is predicted from the hidden state at i - 1 (Dream, and every
-    autoregressive model) rather than at i (LLaDA). ``mask_id`` is None for models without one.
+    ``fixed``: the programs of a compiled model; None: every forward runs eagerly.
     """
 
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    max_length: int
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-6
-    qkv_bias: bool = False
-    rope_in_float32: bool = False
-    tied_head: bool = False
-    logit_shift: bool = False
-    causal: bool = False
-    mask_id: int | None = None
+    name: str
+    net: Transformer
+    tokenizer: Tokenizer
+    fixed: Fixed | None = None
 
-    def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads:
-            raise InvalidInput(
-                f"num_heads must be a multiple of num_kv_heads, "
-                f"got {self.num_heads} and {self.num_kv_heads}"
-            )
+    @property
+    def config(self) -> ModelConfig:
+        return self.net.config
 
+    @property
+    def device(self) -> torch.device:
+        return self.net.embed_tokens.weight.device
 
-class RMSNorm(nn.Module):
-    """Computed in float32, cast back, then scaled: the order of the reference models."""
+    @property
+    def dtype(self) -> str:
+        return str(self.net.embed_tokens.weight.dtype).removeprefix("torch.")
 
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
-
-
-def rotary_tables(config: ModelConfig, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """cos and sin, each (max_length, head_dim) in float32; halves repeated (GPT-NeoX order)."""
-    exponent = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
-    positions = torch.arange(config.max_length, device=device).float()
-    # Not theta ** -exponent: the reference models divide, and far positions show the difference.
-    angles = torch.outer(positions, 1.0 / config.rope_theta**exponent)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``x`` (B, T, heads, D) with tables (T, 1, D); keeps x's dtype."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
-
-
-class Attention(nn.Module):
-    """Self-attention with q, k and v computed by one product."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
-        self.head_dim = config.head_dim
-        rows = (self.heads + 2 * self.kv_heads) * self.head_dim
-        self.qkv_proj = nn.Linear(config.hidden_size, rows, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
-
-    def forward(
-        self,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        sight: Sight,
-        cache: KVCache | FixedRows | None,
-        start: int,
-    ) -> Tensor:
-        batch, rows, _ = x.shape
-        qkv = self.qkv_proj(x).view(batch, rows, -1, self.head_dim)
-        qk = rotate(qkv[:, :, : self.heads + self.kv_heads], *rotary)
-        q, k = qk.split((self.heads, self.kv_heads), dim=2)
-        k, v = k.transpose(1, 2), qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
-        if cache is not None:
-            k, v = cache.write(self.layer, start, k, v)
-        return self.o_proj(attend(q, k, v, sight))
-
-
-class FeedForward(nn.Module):
-    """SwiGLU with gate and up computed by one product."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
-
-
-class DecoderLayer(nn.Module):
-    """Attention, then feed-forward, each normed before and added to what came in."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = FeedForward(config)
-
-    def forward(
-        self,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        sight: Sight,
-        cache: KVCache | FixedRows | None,
-        start: int,
-    ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, sight, cache, start)
-        return x + self.mlp(self.post_attention_layernorm(x))
-
-
-class Transformer(nn.Module):
-    """Token ids to hidden states; :meth:`logits` applies the head where it is wanted.
-
-    ``attention`` names the backend, one of :data:`d2f.attention.BACKENDS`; ``quantized`` the kind
-    of weights the layers hold, None for their own dtype (see :mod:`d2f.quantize`).
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.attention = "sdpa"
-        self.quantized: str | None = None
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tied_head:
-            self.lm_head.weight = self.embed_tokens.weight
-        # Not buffers: a dtype cast of the module must never reach the angles.
-        self._tables: tuple[Tensor, Tensor] | None = None
-
-    def rotary(self, start: int, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin of positions ``start .. end - 1``, (T, 1, D)."""
-        dtype = torch.float32 if self.config.rope_in_float32 else dtype
-        cos, sin = self.tables()
-        return cos[start:end, None].to(dtype), sin[start:end, None].to(dtype)
-
-    def rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin of (T,) positions, (T, 1, D)."""
-        dtype = torch.float32 if self.config.rope_in_float32 else dtype
-        cos, sin = self.tables()
-        return cos[positions, None].to(dtype), sin[positions, None].to(dtype)
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position in float32, on the weights' device; made once."""
-        device = self.embed_tokens.weight.device
-        if self._tables is None or self._tables[0].device != device:
-            # The tables outlive the inference mode they may first be asked for in.
-            with torch.inference_mode(False):
-                self._tables = rotary_tables(self.config, device)
-        return self._tables
-
-    def forward(
-        self,
-        ids: Tensor,
-        visible_end: Tensor | None,
-        cache: KVCache | None = None,
-        start: int = 0,
-    ) -> Tensor:
-        """Final hidden states of a window, normed.
-
-        Args:
-            ids: (B, T) token ids at positions ``start .. start + T - 1``.
-            visible_end: (T,) or (B, T), see :mod:`d2f.attention`; None: every row sees all keys.
-                May lie on the host.
-            cache: holds rows ``0 .. start - 1``; the window's K/V are written at ``start``.
-
-        Returns:
-            (B, T, hidden_size).
-        """
-        rows = ids.shape[1]
-        if start + rows > self.config.max_length:
-            raise InvalidInput(
-                f"position {start + rows} is beyond the context of {self.config.max_length} tokens"
-            )
-        if cache is not None:
-            cache.check_window(start, rows)
-        groups = self.config.num_heads // self.config.num_kv_heads
-        window = (ids.shape[0], rows)
-        sight = make_sight(self.attention, visible_end, window, start + rows, groups, ids.device)
-        x = self.embed_tokens(ids)
-        rotary = self.rotary(start, start + rows, x.dtype)
-        with any_shape(ids.device):
-            for layer in self.layers:
-                x = layer(x, rotary, sight, cache, start)
-        return self.norm(x)
-
-    def fixed(self, ids: Tensor, visible_end: Tensor, cache: FixedRows, size: int) -> Tensor:
-        """:meth:`forward` at a fixed shape: where the window stands, only the device knows.
-
-        Nothing is checked: that takes the host.
-
-        Args:
-            ids: (1, T) token ids at ``cache.positions``, T a multiple of ``size``.
-            visible_end: (T,), one value a block of ``size`` rows.
-
-        Returns:
-            (1, T, hidden_size).
-        """
-        groups = self.config.num_heads // self.config.num_kv_heads
-        sight = make_fixed_sight(self.attention, visible_end, size, cache.extent, groups)
-        x = self.embed_tokens(ids)
-        # Padding may stand beyond the last position there is.
-        positions = cache.positions.clamp(max=self.config.max_length - 1)
-        rotary = self.rotary_at(positions, x.dtype)
-        for layer in self.layers:
-            x = layer(x, rotary, sight, cache, 0)
-        return self.norm(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., hidden_size) to (..., vocab_size)."""
-        return self.lm_head(hidden)
-
-    def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache for this model, on its device and in its dtype."""
-        weight = self.embed_tokens.weight
-        config = self.config
-        return KVCache(
-            config.num_layers,
-            config.num_kv_heads,
-            config.head_dim,
-            capacity,
-            weight.device,
-            weight.dtype,
-        )
+    def compiled(self) -> "Model":
+        """The same model decoding by compiled programs, on CUDA by graphs."""
+        return replace(self, fixed=Fixed(self.net))

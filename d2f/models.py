@@ -11,14 +11,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2f.checkpoint import folder_shape, known_shape
-from d2f.errors import HubError, InvalidInput
-from d2f.hub import cached, has_token, snapshot
-from d2f.memory import free_memory
-from d2f.needs import TOKENS, gigabytes
-from d2f.options import Parser
-from d2f.published import PUBLISHED, Published
-from d2f.registry import (
+from d2f.catalogue.pairs import (
     PAIRS,
     PUBLISHED_PAIRS,
     Here,
@@ -28,6 +21,13 @@ from d2f.registry import (
     pair_repos,
     pair_state,
 )
+from d2f.catalogue.published import PUBLISHED, Published
+from d2f.catalogue.sizes import TOKENS, gigabytes
+from d2f.checkpoints.hub import cached, has_token, snapshot
+from d2f.checkpoints.load import folder_shape, known_shape
+from d2f.cli.options import Parser
+from d2f.errors import HubError, InvalidInput
+from d2f.memory import free_memory
 
 DESCRIPTION = f"""\
 List the models this package knows by name, and the pairs of them that race. Memory is what weights

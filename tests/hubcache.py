@@ -21,8 +21,8 @@ from tiny import as_transformers, network
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from d2f.model import Transformer
-from d2f.published import PUBLISHED, Published, Repo
+from d2f.catalogue.published import PUBLISHED, Published, Repo
+from d2f.nn.transformer import Transformer
 
 MAIN = "89abcdef0123456789abcdef0123456789abcdef"
 UNKNOWN_ROWS = 37
@@ -419,4 +419,4 @@ def use_cache(patch: pytest.MonkeyPatch, cache: Path) -> None:
     """What HF_HUB_CACHE and HF_HUB_OFFLINE=1 do; the library reads them when it is imported."""
     patch.setattr(constants, "HF_HUB_CACHE", str(cache))
     patch.setattr(constants, "HF_HUB_OFFLINE", True)
-    patch.setattr("d2f.hub.get_token", lambda: None)
+    patch.setattr("d2f.checkpoints.hub.get_token", lambda: None)

@@ -1,7 +1,8 @@
 """Tiny models as LLaDA and Dream publish theirs: key names, ``config.json``, bfloat16 shards.
 
-Names are written out here once more, so that a slip in ``d2f.keys`` cannot hide. :class:`Llada` is
-a plain network under LLaDA's own module names, with its rotary embedding in float32.
+Names are written out here once more, so that a slip in ``d2f.checkpoints.weight_names`` cannot
+hide. :class:`Llada` is a plain network under LLaDA's own module names, with its rotary embedding in
+float32.
 """
 
 import json
@@ -16,7 +17,7 @@ from tiny import as_transformers
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from d2f.model import Transformer
+from d2f.nn.transformer import Transformer
 
 LLADA_LAYER = {
     "input_layernorm": "attn_norm",

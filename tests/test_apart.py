@@ -22,7 +22,7 @@ from app.rivals import Transformers, rival_pair
 from app.run import SETTINGS, tell
 from app.visitors import Visitor, Visitors
 from d2f import D2FConfig
-from d2f.registry import Pair
+from d2f.catalogue.pairs import Pair
 
 ME = Visitor("me")
 

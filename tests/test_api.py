@@ -17,7 +17,7 @@ from app.lanes import Host, warm_model
 from app.race import DEVICE, WAITING
 from app.visitors import Visitor, Visitors
 from d2f import D2FConfig
-from d2f.registry import PAIRS, Pair
+from d2f.catalogue.pairs import PAIRS, Pair
 
 ME = Visitor("me", "8.8.8.8")
 
@@ -57,7 +57,7 @@ def test_generating_streams_text_and_figures(pair: Pair):
 def test_models_of_a_folder_answer_in_place_of_the_embedded_ones(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("d2f.registry.EMBEDDED", tmp_path / "empty")
+    monkeypatch.setattr("d2f.catalogue.pairs.EMBEDDED", tmp_path / "empty")
     models = save_models(tmp_path, tokenizer_folder)
     settings = {"max_new_tokens": 8, "block_size": 4}
     messages = list(_race("Hello", "mini", settings, Host(models_dir=models)))

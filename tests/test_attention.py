@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import flex_attention as flex
 
-from d2f.attention import (
+from d2f.nn.attention import (
     BACKENDS,
     FlashSight,
     any_shape,
@@ -128,8 +128,8 @@ def test_attention_equals_a_naive_softmax(
 def kernels() -> Iterator[None]:
     """The stand-in as flash-attn's kernel, and flex_attention without compiling it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("d2f.attention.flash_kernel", lambda: flash_attn_with_kvcache)
-        patch.setattr("d2f.attention.flex_kernel", lambda: flex.flex_attention)
+        patch.setattr("d2f.nn.attention.flash_kernel", lambda: flash_attn_with_kvcache)
+        patch.setattr("d2f.nn.attention.flex_kernel", lambda: flex.flex_attention)
         patch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
         yield
 
@@ -298,8 +298,8 @@ def test_what_keeps_flash_from_running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    monkeypatch.setattr("d2f.attention.find_spec", lambda name: name == "flash_attn" or None)
-    monkeypatch.setattr("d2f.attention.flash_kernel", lambda: flash_attn_with_kvcache)
+    monkeypatch.setattr("d2f.nn.attention.find_spec", lambda name: name == "flash_attn" or None)
+    monkeypatch.setattr("d2f.nn.attention.flash_kernel", lambda: flash_attn_with_kvcache)
     found = flash_obstacle(torch.device("cuda"), dtype, head_dim)
     assert found is obstacle if obstacle is None else obstacle in str(found)
     chosen = choose_backend("auto", "cuda", dtype, head_dim)
@@ -309,14 +309,14 @@ def test_what_keeps_flash_from_running(
 def test_auto_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only flash_attn counts; the kernels package, which fetches from the hub, has to be asked."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("d2f.attention.find_spec", lambda name: name == "kernels" or None)
+    monkeypatch.setattr("d2f.nn.attention.find_spec", lambda name: name == "kernels" or None)
     assert choose_backend("auto", "cuda", torch.bfloat16, 128) == "sdpa"
 
 
 def test_flash_without_a_package_says_which() -> None:
     flash_kernel.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("d2f.attention.find_spec", lambda name: None)
+        patch.setattr("d2f.nn.attention.find_spec", lambda name: None)
         with pytest.raises(ValueError, match="needs the flash_attn or the kernels package"):
             flash_kernel()
 
@@ -331,7 +331,7 @@ def test_sending_to_the_host_is_no_copy() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_flex_attention_compiled_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel itself, as torch's CPU backend makes it; a second window needs no second one."""
-    monkeypatch.setattr("d2f.attention.flex_kernel", flex_kernel)
+    monkeypatch.setattr("d2f.nn.attention.flex_kernel", flex_kernel)
     monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", False)
     for start, end in ((0, 37), (21, 53)):
         ends = block_causal_ends(start, end, 5, 16, end)

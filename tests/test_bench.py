@@ -14,7 +14,6 @@ from torch._inductor.exc import InvalidCxxCompiler
 from d2f import ARConfig, D2FConfig, VanillaConfig, load_model
 from d2f.bench import report
 from d2f.bench.__main__ import main
-from d2f.bench.machine import default_dtype, machine
 from d2f.bench.suite import (
     ALL,
     Lane,
@@ -27,8 +26,9 @@ from d2f.bench.suite import (
     schedule,
     solve,
 )
+from d2f.catalogue.pairs import PAIRS
 from d2f.config import CONFIGS, DecodeConfig, config_to_dict
-from d2f.registry import PAIRS
+from d2f.machine import default_dtype, machine
 from d2f.tasks import TASKS, split_of
 
 KEYS = (
@@ -275,7 +275,7 @@ def test_what_cannot_be_compiled_is_told_in_one_line(
 def test_published_pairs_are_suites_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.checkpoint.free_memory", lambda device: 6_000_000_000)
+    monkeypatch.setattr("d2f.checkpoints.load.free_memory", lambda device: 6_000_000_000)
     for suite, model in (("llada", "d2f-llada-8b-instruct"), ("dream", "d2f-dream-7b-instruct")):
         assert main(["--suite", suite, "--dtype", "bfloat16"]) == 2
         assert f"d2f.bench: {model} needs about" in capsys.readouterr().err
@@ -322,5 +322,5 @@ def test_the_dtype_that_suits_machine_and_models(
     device: str, flags: str, embedded: bool, dtype: str, tmp_path: Path, monkeypatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n\n")
-    monkeypatch.setattr("d2f.bench.machine.CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("d2f.machine.CPUINFO", tmp_path / "cpuinfo")
     assert default_dtype(device, embedded=embedded) == dtype

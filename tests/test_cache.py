@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from d2f.cache import KVCache
+from d2f.nn.cache import KVCache
 
 
 def rows(*values: float) -> torch.Tensor:

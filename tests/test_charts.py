@@ -10,7 +10,7 @@ from app.recording import RecordedLane, Recording
 from app.run import SETTINGS, read_settings
 from d2f import Trace
 from d2f.bench.report import read_results
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 TEXTS = {0: "<end>", 1: "one", 2: " two", 3: " three", 4: " four", 5: "!"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import Watched, as_transformers, network
 
 from d2f import ARConfig, Model, generate, stream
-from d2f.attention import causal_ends
+from d2f.nn.attention import causal_ends
 from d2f.tokenizer import Tokenizer
 
 MANY_STOPS = range(5, 5000, 25)

@@ -12,13 +12,13 @@ import torch
 from tiny import network
 
 from d2f import ARConfig, D2FConfig, VanillaConfig, generate, load_model
-from d2f.attention import BACKENDS
-from d2f.checkpoint import DTYPES, find_shape, save_model
+from d2f.checkpoints.load import DTYPES, find_shape, save_model
+from d2f.cli.options import add_engine_options
 from d2f.decode.common import how_it_runs
 from d2f.engine import Engine, load_engine
 from d2f.errors import TooLittleMemory
-from d2f.options import add_engine_options
-from d2f.quantize import PACKAGES, check_quantization, quantize
+from d2f.nn.attention import BACKENDS
+from d2f.nn.quantize import PACKAGES, check_quantization, quantize
 from d2f.tokenizer import Tokenizer
 
 PROMPT = (40, 41, 42)
@@ -75,7 +75,7 @@ def test_attention_that_cannot_run_is_refused(folder: Path) -> None:
 def test_a_package_that_is_missing_is_named(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.quantize.find_spec", lambda name: None)
+    monkeypatch.setattr("d2f.nn.quantize.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=f"{kind!r} needs the {PACKAGES[kind]} package: pip"):
         load_engine(folder, Engine(quantize=kind))
 
@@ -84,12 +84,12 @@ def test_a_package_that_is_missing_is_named(
 def test_what_quantised_does_not_fit_its_device_is_refused_before_it_is_read(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.quantize.find_spec", lambda name: "installed")
+    monkeypatch.setattr("d2f.nn.quantize.find_spec", lambda name: "installed")
     need = find_shape(folder).memory("bfloat16", weights=kind)
     assert need < find_shape(folder).memory("bfloat16")
     free = {"cuda:1": need - 1, "cpu": 0}
     monkeypatch.setattr("d2f.engine.free_memory", free.__getitem__)
-    monkeypatch.setattr("d2f.checkpoint.free_memory", free.__getitem__)
+    monkeypatch.setattr("d2f.checkpoints.load.free_memory", free.__getitem__)
     engine = Engine(device="cuda:1", dtype="bfloat16", quantize=kind)
     with pytest.raises(TooLittleMemory, match=f"of memory in {kind}, .* are free on 'cuda:1'"):
         load_engine(folder, engine)
@@ -103,7 +103,7 @@ def test_what_quantised_does_not_fit_its_device_is_refused_before_it_is_read(
 def test_a_gpu_that_is_not_there_is_told_before_quantising(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.quantize.find_spec", lambda name: "installed")
+    monkeypatch.setattr("d2f.nn.quantize.find_spec", lambda name: "installed")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="device 'cuda' is not there: torch sees no CUDA GPU"):
         load_engine(folder, Engine(device="cuda", quantize="int8"))

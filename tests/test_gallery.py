@@ -7,7 +7,7 @@ import pytest
 from app.gallery import SEED, gallery
 from app.link import from_link, to_link
 from app.recording import Recording
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 from d2f.tasks import TASKS, draw
 
 RACES = gallery()

@@ -17,8 +17,8 @@ from folders import save_models
 
 import d2f
 from d2f import ARConfig, Trace
+from d2f.catalogue.pairs import PAIRS
 from d2f.config import config_to_dict
-from d2f.registry import PAIRS
 
 PROMPT = "Tom has 3 apples."
 Cli = Callable[..., tuple[int, str, str]]
@@ -34,7 +34,7 @@ def cli(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     """``python -m d2f.generate`` without the start of a process: (exit status, stdout, stderr)."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("d2f.registry.EMBEDDED", models)
+        monkeypatch.setattr("d2f.catalogue.pairs.EMBEDDED", models)
         monkeypatch.setattr(sys, "argv", ["d2f.generate", *arguments])
         with pytest.raises(SystemExit) as status:
             runpy.run_module("d2f.generate", run_name="__main__")
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line_and_status_2(cli: Cli, arguments: list[str], comp
 def test_a_published_model_that_does_not_fit_is_told_before_anything_else(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.checkpoint.free_memory", lambda device: 8_000_000_000)
+    monkeypatch.setattr("d2f.checkpoints.load.free_memory", lambda device: 8_000_000_000)
     name = "d2f-dream-7b-instruct"
     status, out, err = cli("--model", name, "--prompt", PROMPT, "--dtype", "bfloat16")
     assert (status, out, len(err.splitlines())) == (2, "", 1)

@@ -12,7 +12,7 @@ from app.lanes import reference_lane
 from app.race import merge
 from app.rivals import Transformers, rival_pair
 from d2f import ARConfig, generate, load_model
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 CHAT = [{"role": "user", "content": "Count."}]
 

@@ -20,11 +20,11 @@ from test_originals import with_adapter
 from tiny import network
 
 from d2f import load_model
-from d2f.checkpoint import shape_of
+from d2f.catalogue.published import PUBLISHED, Adapter, Published, Repo
+from d2f.checkpoints.hub import _whole, cached, explain, has_token, snapshot
+from d2f.checkpoints.load import shape_of
 from d2f.errors import HubError
-from d2f.hub import _whole, cached, explain, has_token, snapshot
-from d2f.model import Transformer
-from d2f.published import PUBLISHED, Adapter, Published, Repo
+from d2f.nn.transformer import Transformer
 from d2f.tokenizer import Tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -121,7 +121,7 @@ def reach(monkeypatch: pytest.MonkeyPatch, endpoint: str, cache: Path) -> None:
     }
     for name, value in settings.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)
-    monkeypatch.setattr("d2f.hub.get_token", lambda: None)
+    monkeypatch.setattr("d2f.checkpoints.hub.get_token", lambda: None)
 
 
 @contextmanager
@@ -234,7 +234,7 @@ def test_a_refusal_of_the_hub_says_what_to_do(
     small: Hub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("d2f.hub.get_token", lambda: token)
+    monkeypatch.setattr("d2f.checkpoints.hub.get_token", lambda: token)
     small.refused["some/model"] = refusal
     with pytest.raises(HubError, match=message):
         snapshot("some/model", COMMIT)
@@ -284,9 +284,9 @@ def test_other_failures_are_told_apart(error: Exception, message: str) -> None:
 
 
 def test_a_token_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d2f.hub.get_token", lambda: "hf_x")
+    monkeypatch.setattr("d2f.checkpoints.hub.get_token", lambda: "hf_x")
     assert has_token()
-    monkeypatch.setattr("d2f.hub.get_token", lambda: None)
+    monkeypatch.setattr("d2f.checkpoints.hub.get_token", lambda: None)
     assert not has_token()
 
 

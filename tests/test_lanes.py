@@ -55,7 +55,7 @@ def test_a_folder_of_models_goes_before_the_catalogue(
     tmp_path: Path, tokenizer_folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        "d2f.registry.EMBEDDED", save_models(tmp_path / "shipped", tokenizer_folder)
+        "d2f.catalogue.pairs.EMBEDDED", save_models(tmp_path / "shipped", tokenizer_folder)
     )
     own = tmp_path / "own"
     stops = tokenizer.stop_ids

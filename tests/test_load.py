@@ -25,7 +25,7 @@ from app.lanes import Host, Lane, pair_lanes, warm_model
 from app.race import Race
 from app.ui import EXPLAINED, build, launch_options
 from d2f import ARConfig, D2FConfig, generate
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 VISITORS = 20
 GRADIO_ON_PANDAS = "ignore:.*(no_silent_downcasting|copy keyword).* is deprecated"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from originals import DREAM_7B, LLADA_8B
 
-from d2f.dialects import model_config
-from d2f.keys import LLADA, TRANSFORMERS, key_map
-from d2f.lora import Lora, adapter_pairs
-from d2f.published import PUBLISHED
+from d2f.catalogue.published import PUBLISHED
+from d2f.checkpoints.config_json import model_config
+from d2f.checkpoints.lora import Lora, adapter_pairs
+from d2f.checkpoints.weight_names import LLADA, TRANSFORMERS, key_map
 
 Shapes = dict[str, tuple[int, ...]]
 HERE = Path("adapter")

@@ -9,12 +9,12 @@ from originals import llada_json, write_folder
 from tiny import network
 
 from d2f import load_model
+from d2f.catalogue.published import PUBLISHED
+from d2f.catalogue.sizes import gigabytes
+from d2f.checkpoints.weight_names import LLADA, key_map
 from d2f.errors import TooLittleMemory
-from d2f.keys import LLADA, key_map
 from d2f.memory import free_memory, host_memory, require_memory
-from d2f.model import ModelConfig, Transformer
-from d2f.needs import gigabytes
-from d2f.published import PUBLISHED
+from d2f.nn.transformer import ModelConfig, Transformer
 
 MEMINFO = "MemTotal:       2000 kB\nMemAvailable:   1000 kB\nSwapFree:  9 kB\n"
 
@@ -88,7 +88,7 @@ def test_free_memory_of_a_gpu_counts_what_torch_can_give_back(
 def test_what_does_not_fit_is_refused_before_it_is_downloaded_or_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.checkpoint.free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr("d2f.checkpoints.load.free_memory", lambda device: 1_000_000)
     with pytest.raises(TooLittleMemory, match="d2f-llada-8b-instruct needs about 18 GB"):
         load_model("d2f-llada-8b-instruct", dtype="bfloat16")
     net = network(640, mask_id=1)

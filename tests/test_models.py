@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, embedded_models
+from d2f.catalogue.published import PUBLISHED
 from d2f.errors import HubError
 from d2f.models import main
-from d2f.published import PUBLISHED
-from d2f.registry import PAIRS, PUBLISHED_PAIRS, embedded_models
 
 Capture = pytest.CaptureFixture[str]
 

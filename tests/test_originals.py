@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from d2f import D2FConfig, Model, load_model, stream
-from d2f.attention import block_causal_ends, causal_ends, full_ends
-from d2f.checkpoint import split
-from d2f.keys import LAYOUTS
-from d2f.model import Transformer
+from d2f.checkpoints.load import split
+from d2f.checkpoints.weight_names import LAYOUTS
+from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
+from d2f.nn.transformer import Transformer
 from d2f.tokenizer import Tokenizer
 
 VOCAB, LENGTH, PROMPT, BLOCK = 640, 37, 11, 8

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from d2f import Model, load_model
-from d2f.attention import block_causal_ends, causal_ends, full_ends
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
+from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
 from d2f.tasks import TASKS, draw
 
 PROBLEMS, BLOCK = 4, 16

@@ -18,7 +18,7 @@ from app.run import SETTINGS
 from app.store import FULL, UNKNOWN, SqliteStore, Store, publish, published
 from app.ui import _open, _publish, _told_once
 from app.visitors import Visitor
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 

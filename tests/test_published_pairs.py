@@ -15,12 +15,12 @@ from app.lanes import Host, Lane, Question, forget_models, pair_lanes
 from app.run import SETTINGS, Told, tell
 from app.ui import _defaults
 from d2f import D2FConfig, Trace, load_model
-from d2f.checkpoint import known_shape
+from d2f.catalogue.pairs import PUBLISHED_PAIRS, READY, against, pair_memory, pair_state
+from d2f.catalogue.published import PUBLISHED
+from d2f.checkpoints.load import known_shape
 from d2f.config import config_to_dict
 from d2f.engine import Engine
 from d2f.models import found_here, main
-from d2f.published import PUBLISHED
-from d2f.registry import PUBLISHED_PAIRS, READY, against, pair_memory, pair_state
 
 PROMPT, NEXT = "Tom has 3 apples and buys 4 more. How many?", " And twice that? "
 HOST = Host(Engine(dtype="bfloat16"), pairs=PUBLISHED_PAIRS)

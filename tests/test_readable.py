@@ -1,7 +1,7 @@
 """Readable text of a run in the making."""
 
+from d2f.detokenizer import ReadableText
 from d2f.events import Commit, StepEvent
-from d2f.readable import ReadableText
 from d2f.tokenizer import Tokenizer
 
 

@@ -10,15 +10,15 @@ from packaging.specifiers import SpecifierSet
 
 from d2f.bench import report
 from d2f.bench.suite import ALL
-from d2f.config import config_to_dict
-from d2f.needs import gigabytes, needs_table
-from d2f.registry import (
+from d2f.catalogue.pairs import (
     PAIRS,
     PUBLISHED_PAIRS,
     embedded_models,
     pair_memory,
     published_needs,
 )
+from d2f.catalogue.sizes import gigabytes, needs_table
+from d2f.config import config_to_dict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

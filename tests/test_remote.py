@@ -24,8 +24,8 @@ from app.remote import ChatReader, Server
 from app.rivals import rival_pair
 from app.run import tell
 from d2f import ARConfig, D2FConfig, Model, StepEvent, generate
+from d2f.catalogue.pairs import PAIRS
 from d2f.config import DecodeConfig
-from d2f.registry import PAIRS
 from d2f.serve.service import Options, create_app
 from d2f.tokenizer import Tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.remote import Server
 from app.rivals import Transformers, add_options, chosen_runners, rival_pair
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 URL = "http://gpu:8000/v1"
 KEYS = {"OPENAI_API_KEY": "theirs", "D2F_API_KEY": "ours"}

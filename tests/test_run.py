@@ -14,9 +14,9 @@ from app.conversation import Conversation, Exchange
 from app.lanes import Host, Lane, Question
 from app.prompts import UNCHECKED
 from app.run import SETTINGS, pack_messages, read_settings, retell, tell
+from d2f.catalogue.pairs import PAIRS
 from d2f.config import config_to_dict
 from d2f.engine import Engine
-from d2f.registry import PAIRS
 
 DEFAULTS = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2f.config import ARConfig, Sampling
-from d2f.sampling import choose, forbid, select, truncate
+from d2f.nn.sampling import choose, forbid, select, truncate
 
 GREEDY = ARConfig()
 

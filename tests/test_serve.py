@@ -19,11 +19,11 @@ from tiny import Watched
 from torch import Tensor
 
 from d2f import ARConfig, D2FConfig, Model, StepEvent, Trace
-from d2f.cache import KVCache
+from d2f.catalogue.pairs import PUBLISHED_PAIRS
 from d2f.config import config_to_dict
 from d2f.events import event_from_dict
-from d2f.fixed import Fixed
-from d2f.registry import PUBLISHED_PAIRS
+from d2f.nn.cache import KVCache
+from d2f.nn.compiled import Fixed
 from d2f.serve.__main__ import main
 from d2f.serve.service import Options, _default, create_app, load_app
 from d2f.serve.worker import Busy, Job, Worker

@@ -9,9 +9,9 @@ import pytest
 import torch
 from folders import save_folder, save_models
 
-from d2f.attention import block_causal_ends
-from d2f.checkpoint import load_model
-from d2f.model import ModelConfig, Transformer
+from d2f.checkpoints.load import load_model
+from d2f.nn.attention import block_causal_ends
+from d2f.nn.transformer import ModelConfig, Transformer
 from d2f.tasks import TASKS, draw, split_of
 from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer

@@ -29,7 +29,7 @@ from app.ui import (
     _told_once,
 )
 from app.visitors import Visitor, Visitors
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 

@@ -18,7 +18,7 @@ from app.run import SETTINGS, tell
 from app.visitors import Visitor, Visitors
 from app.zero import LONGEST, duration, lent
 from d2f import D2FConfig
-from d2f.registry import Pair
+from d2f.catalogue.pairs import Pair
 
 
 @pytest.fixture

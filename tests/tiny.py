@@ -12,8 +12,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from d2f.cache import KVCache
-from d2f.model import ModelConfig, RMSNorm, Transformer
+from d2f.nn.cache import KVCache
+from d2f.nn.transformer import ModelConfig, RMSNorm, Transformer
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 48,

@@ -19,7 +19,6 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from d2f.bench.machine import default_dtype, machine, versions
 from d2f.bench.report import text_report
 from d2f.bench.suite import (
     Lane,
@@ -33,11 +32,12 @@ from d2f.bench.suite import (
     solve,
     warm_up,
 )
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
+from d2f.cli.options import Parser, add_engine_options, apply_settings
 from d2f.config import CONFIGS
 from d2f.decode.common import how_it_runs
 from d2f.engine import chosen_engine, load_engine
-from d2f.options import Parser, add_engine_options, apply_settings
-from d2f.registry import PAIRS, PUBLISHED_PAIRS
+from d2f.machine import default_dtype, machine, versions
 from d2f.tasks import TASKS, Problem
 
 # Held-out problems by task.

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from d2f.bench.suite import ALL
+from d2f.catalogue.pairs import published_needs
+from d2f.catalogue.sizes import needs_table
 from d2f.errors import InvalidInput
-from d2f.needs import needs_table
 from d2f.policy import kind_of
-from d2f.registry import published_needs
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"

@@ -13,10 +13,10 @@ from itertools import islice
 from statistics import fmean, median
 from typing import Any
 
-from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, VanillaConfig, config_to_dict
 from d2f.decode import generate, prepare, stream
 from d2f.errors import InvalidInput
+from d2f.model import Model
 from d2f.tasks import TASKS, Problem, draw
 
 ALL = "all"

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.commit import all_wanted, best, confident
 from d2f.decode.common import trace_header
 from d2f.decode.loop import CommitRule, decode
 from d2f.events import StepEvent, Trace
+from d2f.model import Model
 from d2f.policy import kind_of
 
 RULES: dict[str, CommitRule] = {"d2f": confident, "ar": all_wanted, "vanilla": best}

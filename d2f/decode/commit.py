@@ -7,11 +7,11 @@ Each is a function of the policy, the settings and the (N,) confidences of the w
 import torch
 from torch import Tensor
 
-from d2f.attention import send
 from d2f.config import D2FConfig, DecodeConfig, VanillaConfig
 from d2f.events import FULLY_ACTIVATED
+from d2f.nn.attention import send
+from d2f.nn.sampling import select
 from d2f.policy import BlockPipeline, Policy
-from d2f.sampling import select
 
 
 def confident(

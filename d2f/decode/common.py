@@ -8,12 +8,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from d2f.attention import backend_name, send
-from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, decoder_name
 from d2f.errors import InvalidInput
 from d2f.events import TraceHeader
-from d2f.model import Transformer
+from d2f.model import Model
+from d2f.nn.attention import backend_name, send
+from d2f.nn.transformer import Transformer
 from d2f.policy import kind_of
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.common import check_prompt, new_generator, now, read
 from d2f.decode.windows import open_windows
 from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent
+from d2f.model import Model
+from d2f.nn.sampling import choose, forbid
 from d2f.policy import kind_of, policy_of
-from d2f.sampling import choose, forbid
 
 # From policy, settings and the (N,) confidences of the wanted positions, which of these commit, and
 # which of them were forced: (N,) booleans on the device.

@@ -1,8 +1,8 @@
 """A run's forwards over its cache: token ids of a window in, logits of wanted positions out.
 
 Three kinds that the loop cannot tell apart: exact windows, as long as they are; windows padded to
-fixed shapes for a compiled model (:mod:`d2f.fixed`); and whole canvases, of which nothing is ever
-final, without a cache. Knows no decoding policy.
+fixed shapes for a compiled model (:mod:`d2f.nn.compiled`); and whole canvases, of which nothing is
+ever final, without a cache. Knows no decoding policy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from d2f.attention import send
-from d2f.cache import KVCache
-from d2f.checkpoint import Model
 from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.common import Predictor
-from d2f.fixed import Workspace
+from d2f.model import Model
+from d2f.nn.attention import send
+from d2f.nn.cache import KVCache
+from d2f.nn.compiled import Workspace
 from d2f.policy import kind_of
 
 

@@ -17,11 +17,11 @@ import uvicorn
 from fastapi import FastAPI
 from safetensors import SafetensorError
 
-from d2f.bench.machine import default_dtype
+from d2f.catalogue.pairs import embedded_models
+from d2f.cli.options import Parser, add_engine_options
 from d2f.engine import chosen_engine
 from d2f.errors import InvalidInput
-from d2f.options import Parser, add_engine_options
-from d2f.registry import embedded_models
+from d2f.machine import default_dtype
 from d2f.serve.service import Options, load_app
 
 DESCRIPTION = """\

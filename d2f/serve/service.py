@@ -27,13 +27,13 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from d2f.checkpoint import Model
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
 from d2f.config import ARConfig, D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
 from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput
 from d2f.events import StepEvent, Trace, TraceHeader, event_to_dict
-from d2f.registry import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
+from d2f.model import Model
 from d2f.serve.answers import DONE, Answer, ChatAnswer, TextAnswer, sse
 from d2f.serve.protocol import (
     MAX_BODY,

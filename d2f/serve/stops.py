@@ -8,8 +8,8 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from d2f.detokenizer import ReadableText
 from d2f.events import StepEvent, Trace, TraceHeader
-from d2f.readable import ReadableText
 from d2f.tokenizer import Tokenizer
 
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from d2f.checkpoint import load_model, save_model
-from d2f.model import Transformer
-from d2f.registry import EMBEDDED, model_folder
+from d2f.catalogue.pairs import EMBEDDED, model_folder
+from d2f.checkpoints.load import load_model, save_model
+from d2f.nn.transformer import Transformer
 from d2f.tokenizer import Tokenizer
 from d2f.train.card import earlier_stages, evaluate, evaluation_config, stage, write_card
 from d2f.train.data import Batch, Example, Row, batches

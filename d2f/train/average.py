@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from d2f.checkpoint import load_model, save_model
-from d2f.registry import EMBEDDED
+from d2f.catalogue.pairs import EMBEDDED
+from d2f.checkpoints.load import load_model, save_model
 from d2f.train.card import earlier_stages, evaluate, evaluation_config, mean_stage, write_card
 from d2f.train.recipes import RECIPES
 

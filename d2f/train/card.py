@@ -13,11 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from d2f.bench.machine import machine, versions
-from d2f.checkpoint import Model
+from d2f.catalogue.pairs import default_config
 from d2f.config import DecodeConfig, VanillaConfig, config_to_dict, decoder_name
 from d2f.decode import generate
-from d2f.registry import default_config
+from d2f.machine import machine, versions
+from d2f.model import Model
 from d2f.tasks import TASKS, draw
 
 SEED = 7

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from d2f.errors import InvalidInput
-from d2f.model import Transformer
+from d2f.nn.transformer import Transformer
 from d2f.train.data import NO_LOSS, Batch
 
 

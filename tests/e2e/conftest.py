@@ -30,7 +30,7 @@ from app.lanes import Host, Lane, pair_lanes
 from app.store import SqliteStore
 from app.ui import build, launch_options
 from d2f import D2FConfig
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

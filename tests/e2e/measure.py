@@ -29,7 +29,7 @@ from app.lanes import Host, Lane, recorded_lane
 from app.prompts import examples
 from app.ui import build, launch_options
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace
-from d2f.bench.machine import machine
+from d2f.machine import machine
 
 TOKENS, UPDATES_A_SECOND, TOKENS_AN_UPDATE, BLOCK = 512, 30, 4, 32
 VISITORS, ROUNDS = 5, 6

@@ -23,7 +23,7 @@ from app.conversation import Conversation
 from app.lanes import Host, Question
 from app.race import DEVICE, merge
 from app.ui import build, launch_options
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 
 def alone(host: Host, prompts: Sequence[str]) -> list[list[float]]:

@@ -28,7 +28,7 @@ from app.prompts import UNCHECKED
 from app.race import DEVICE
 from app.recording import record
 from d2f import Trace
-from d2f.registry import PAIRS
+from d2f.catalogue.pairs import PAIRS
 
 HOSTILE = (
     "<img src=x onerror=\"alert('img')\">",

@@ -19,8 +19,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from d2f.checkpoints.shards import weight_map
 from d2f.errors import HubError
-from d2f.files import weight_map
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
 # Second copies of the same weights, in another format.

@@ -8,8 +8,8 @@ presets are those of the D2F paper (arXiv 2508.09192, Table 8).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from d2f.catalogue.sizes import TOKENS, lane_bytes, layer_weights, other_weights
 from d2f.config import D2FConfig
-from d2f.needs import TOKENS, lane_bytes, layer_weights, other_weights
 
 # Checkpoints below are published in bfloat16; of the adapters float32 is the most they can be.
 CHECKPOINT_BYTES, ADAPTER_BYTES = 2, 4
@@ -17,7 +17,7 @@ CHECKPOINT_BYTES, ADAPTER_BYTES = 2, 4
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What decides a transformer's size; fields as in :class:`d2f.model.ModelConfig`."""
+    """What decides a transformer's size; fields as in :class:`d2f.nn.transformer.ModelConfig`."""
 
     vocab_size: int
     hidden_size: int
@@ -42,7 +42,7 @@ class Shape:
     def memory(self, dtype: str, tokens: int = TOKENS, weights: str | None = None) -> int:
         """Bytes to hold the weights, a KV cache of ``tokens`` and the widest step's logits.
 
-        ``weights`` is the quantisation of the layers' products, of :mod:`d2f.needs`.
+        ``weights`` is the quantisation of the layers' products, of :mod:`d2f.catalogue.sizes`.
         """
         return lane_bytes(self, dtype, tokens, weights)
 

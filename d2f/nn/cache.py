@@ -5,7 +5,7 @@ that are final, and advancing it is all that caching means: no copy, no crop. Ro
 ``length`` are scratch the next forward overwrites. Keys are stored rotated. Batch size is one.
 Knows nothing of blocks or masks: that a row is final is the caller's claim.
 
-:class:`FixedRows` is the same cache for forwards of fixed shape, see :mod:`d2f.fixed`.
+:class:`FixedRows` is the same cache for forwards of fixed shape, see :mod:`d2f.nn.compiled`.
 """
 
 import torch

@@ -8,12 +8,7 @@ import pytest
 from folders import save_folder
 
 from d2f import load_model
-from d2f.checkpoint import find_shape
-from d2f.config import ARConfig, D2FConfig, VanillaConfig
-from d2f.errors import InvalidInput
-from d2f.needs import ALLOWANCE, gigabytes
-from d2f.published import PUBLISHED, Repo
-from d2f.registry import (
+from d2f.catalogue.pairs import (
     DOWNLOAD,
     EMBEDDED,
     GATED,
@@ -35,6 +30,11 @@ from d2f.registry import (
     pair_state,
     published_needs,
 )
+from d2f.catalogue.published import PUBLISHED, Repo
+from d2f.catalogue.sizes import ALLOWANCE, gigabytes
+from d2f.checkpoints.load import find_shape
+from d2f.config import ARConfig, D2FConfig, VanillaConfig
+from d2f.errors import InvalidInput
 
 GB = 1_000_000_000
 LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct"

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from d2f.cache import FixedRows, KVCache
-from d2f.model import Transformer
+from d2f.nn.cache import FixedRows, KVCache
+from d2f.nn.transformer import Transformer
 
 # The smallest extent of keys, and the smallest cache; larger ones double.
 EXTENT, CAPACITY = 256, 1024

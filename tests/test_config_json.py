@@ -6,7 +6,7 @@ import pytest
 from originals import dream_json, llada_json
 from tiny import network
 
-from d2f.dialects import DREAM_CONTEXT, model_config
+from d2f.checkpoints.config_json import DREAM_CONTEXT, model_config
 
 NET = network(90, mask_id=7)
 

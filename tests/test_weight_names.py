@@ -7,10 +7,10 @@ import torch
 from originals import DREAM_7B, LLADA_8B, LLAMA_3_8B, QWEN_7B, llada_state
 from tiny import as_transformers, network
 
-from d2f.dialects import model_config
-from d2f.keys import LAYOUTS, LLADA, TRANSFORMERS, Layout, key_map
-from d2f.model import ModelConfig, Transformer
-from d2f.published import PUBLISHED, Shape
+from d2f.catalogue.published import PUBLISHED, Shape
+from d2f.checkpoints.config_json import model_config
+from d2f.checkpoints.weight_names import LAYOUTS, LLADA, TRANSFORMERS, Layout, key_map
+from d2f.nn.transformer import ModelConfig, Transformer
 
 FULL = {
     "d2f-llada-8b-instruct": (LLADA_8B, 8_015_581_184, 291),

@@ -1,17 +1,18 @@
-"""Names and folders in, :class:`Model` out; and folders written in transformers' own format.
+"""Names and folders in, a :class:`d2f.model.Model` out; and folders written as transformers does.
 
 A folder holds ``config.json``, safetensors shards and the tokenizer's files, in the words and key
-names of Llama, Qwen2, LLaDA or Dream (:mod:`d2f.dialects`, :mod:`d2f.keys`). Everything that can
-be refused is refused from the headers of its files: only then is memory taken, and each weight is
-read by itself, straight into its place. PEFT's LoRA adapters are merged in float32 on the way.
-Every key must be used and every parameter filled. No code of a checkpoint is run.
+names of Llama, Qwen2, LLaDA or Dream (:mod:`d2f.checkpoints.config_json` and
+:mod:`d2f.checkpoints.weight_names`). Everything that can be refused is refused from the headers of
+its files: only then is memory taken, and each weight is read by itself, straight into its place.
+PEFT's LoRA adapters are merged in float32 on the way. Every key must be used and every parameter
+filled. No code of a checkpoint is run.
 """
 
 import json
 import os.path
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -19,51 +20,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from d2f.attention import choose_backend
-from d2f.dialects import config_json, model_config
+from d2f.catalogue.pairs import local_folder, model_folder, model_name
+from d2f.catalogue.published import PUBLISHED, Published, Shape
+from d2f.checkpoints.config_json import config_json, model_config
+from d2f.checkpoints.hub import cached, snapshot
+from d2f.checkpoints.lora import Lora
+from d2f.checkpoints.shards import AGAIN, Stored, read_json, stored_weights
+from d2f.checkpoints.weight_names import LAYOUTS, TRANSFORMERS, Layout, Slot, key_map
 from d2f.errors import HubError, LoadError
-from d2f.files import AGAIN, Stored, read_json, stored_weights
-from d2f.fixed import Fixed
-from d2f.hub import cached, snapshot
-from d2f.keys import LAYOUTS, TRANSFORMERS, Layout, Slot, key_map
-from d2f.lora import Lora
 from d2f.memory import free_memory, require_memory
-from d2f.model import ModelConfig, Transformer
-from d2f.published import PUBLISHED, Published, Shape
-from d2f.registry import local_folder, model_folder, model_name
+from d2f.model import Model
+from d2f.nn.attention import choose_backend
+from d2f.nn.transformer import ModelConfig, Transformer
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A loaded network with its tokenizer; what every decoder takes.
-
-    ``fixed``: the programs of a compiled model; None: every forward runs eagerly.
-    """
-
-    name: str
-    net: Transformer
-    tokenizer: Tokenizer
-    fixed: Fixed | None = None
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.net.config
-
-    @property
-    def device(self) -> torch.device:
-        return self.net.embed_tokens.weight.device
-
-    @property
-    def dtype(self) -> str:
-        return str(self.net.embed_tokens.weight.dtype).removeprefix("torch.")
-
-    def compiled(self) -> "Model":
-        """The same model decoding by compiled programs, on CUDA by graphs (:mod:`d2f.fixed`)."""
-        return replace(self, fixed=Fixed(self.net))
 
 
 def load_model(
@@ -83,12 +55,12 @@ def load_model(
         adapter: folder of a PEFT LoRA adapter, or its id on the hub, merged in float32 before the
             cast to ``dtype``.
         dtype: "float32", "bfloat16" or "float16".
-        attention: "auto", or one of :data:`d2f.attention.BACKENDS`.
+        attention: "auto", or one of :data:`d2f.nn.attention.BACKENDS`.
 
     Raises:
         ValueError: unknown name, unsupported architecture, missing or left-over keys, an adapter
             for another base, too little memory, an attention that cannot run there;
-            :class:`d2f.hub.HubError`: cannot be downloaded.
+            :class:`d2f.checkpoints.hub.HubError`: cannot be downloaded.
         FileNotFoundError: a file of the folder is missing.
     """
     if dtype not in DTYPES:

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from d2f import load_model
-from d2f.attention import causal_ends
-from d2f.checkpoint import save_model, split
-from d2f.dialects import config_json, model_config
-from d2f.model import Transformer
+from d2f.checkpoints.config_json import config_json, model_config
+from d2f.checkpoints.load import save_model, split
+from d2f.nn.attention import causal_ends
+from d2f.nn.transformer import Transformer
 
 VOCAB = 640
 SHAPES: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from d2f.checkpoints.shards import read_json, tensor_shapes
 from d2f.errors import LoadError
-from d2f.files import read_json, tensor_shapes
 
 PREFIX = "base_model.model."
 PLAIN = "only plain LoRA adapters (no DoRA, bias or fan_in_fan_out) are supported"

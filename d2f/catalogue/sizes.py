@@ -25,7 +25,7 @@ CARDS = (16, 24, 32, 40, 48, 80)
 
 
 class Shape(Protocol):
-    """What decides a transformer's size; :class:`d2f.model.ModelConfig` has it."""
+    """What decides a transformer's size; :class:`d2f.nn.transformer.ModelConfig` has it."""
 
     vocab_size: int
     hidden_size: int

@@ -6,8 +6,7 @@ import pytest
 import torch
 from tiny import SHAPE
 
-from d2f.model import ModelConfig, Transformer
-from d2f.needs import (
+from d2f.catalogue.sizes import (
     ALLOWANCE,
     GIB,
     QUANTISED_BYTES,
@@ -22,6 +21,7 @@ from d2f.needs import (
     pair_bytes,
     run_bytes,
 )
+from d2f.nn.transformer import ModelConfig, Transformer
 
 COMMON: dict[str, Any] = {"num_heads": 32, "head_dim": 128, "num_layers": 32, "hidden_size": 4096}
 QWEN = ModelConfig(

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
 from d2f.decode import prepare
-from d2f.fixed import Fixed, bucket, extent
+from d2f.nn.compiled import Fixed, bucket, extent
 from d2f.policy.pipelined import window_units
 from d2f.tokenizer import Tokenizer
 
@@ -26,7 +26,7 @@ compiling = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.fixture(scope="module", autouse=True)
 def stand_in() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("d2f.attention.flash_kernel", lambda: flash_attn_with_kvcache)
+        patch.setattr("d2f.nn.attention.flash_kernel", lambda: flash_attn_with_kvcache)
         yield
 
 
@@ -277,7 +277,7 @@ def test_a_step_reads_the_device_once(
     # The stand-in reads its lengths; the kernel does not.
     if attention == "flash":
         monkeypatch.setattr(
-            "d2f.attention.flash_kernel", lambda: lambda q, *rest, **options: torch.zeros_like(q)
+            "d2f.nn.attention.flash_kernel", lambda: lambda q, *rest, **options: torch.zeros_like(q)
         )
         model.net.attention = "flash"
     source = stream(padded(model) if fixed else model, PROMPT, config)
@@ -299,7 +299,7 @@ def test_preparing_makes_all_that_a_run_needs(
 ) -> None:
     config = D2FConfig(block_size=4, max_new_tokens=60, tau_conf=0.4)
     model = padded(eager_model(tokenizer, config))
-    monkeypatch.setattr("d2f.fixed.EXTENT", 16)
+    monkeypatch.setattr("d2f.nn.compiled.EXTENT", 16)
     prepare(model, len(PROMPT), config)
     with model.fixed.workspace(len(PROMPT) + 60, 4, window_units(config)[1]) as space:
         made = set(space._programs)
@@ -326,7 +326,7 @@ def test_preparing_again_runs_nothing_and_no_row_looks_beyond_its_reach(
         seen.append((reach, int(table[2].max())))
         body(net, cache, states, reach, size, table)
 
-    monkeypatch.setattr("d2f.fixed.EXTENT", 16)
+    monkeypatch.setattr("d2f.nn.compiled.EXTENT", 16)
     model.fixed.body = watched
     prepare(model, len(PROMPT), config)
     assert seen and all(end <= reach for reach, end in seen)

@@ -1,7 +1,7 @@
 """The model catalogue: names, folders, and the D2F / AR pairs that race.
 
 Knows no tensors. Embedded models lie in ``assets/models`` and were trained by this repository;
-published ones are described in :mod:`d2f.published` and lie on the Hugging Face hub.
+published ones are described in :mod:`d2f.catalogue.published` and lie on the Hugging Face hub.
 """
 
 import os.path
@@ -9,12 +9,12 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from d2f.catalogue.published import PUBLISHED, Published, Repo, Shape
+from d2f.catalogue.sizes import QUANTISED_BYTES, Need, gigabytes, needs, pair_bytes
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
 from d2f.errors import InvalidInput
-from d2f.needs import QUANTISED_BYTES, Need, gigabytes, needs, pair_bytes
-from d2f.published import PUBLISHED, Published, Repo, Shape
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "models"
+EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "models"
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def pair_memory(
     What CUDA takes for itself is included, as in :func:`published_needs`.
 
     Args:
-        weights: a quantisation, as in :meth:`d2f.published.Shape.memory`.
+        weights: a quantisation, as in :meth:`d2f.catalogue.published.Shape.memory`.
         shapes: by model, those that are not the catalogue's.
     """
     own = shapes or {}

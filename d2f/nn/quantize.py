@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from d2f.errors import LoadError
-from d2f.model import DecoderLayer, Transformer
+from d2f.nn.transformer import DecoderLayer, Transformer
 
 PACKAGES = {"int8": "torchao", "int4": "bitsandbytes"}
 

@@ -8,8 +8,8 @@ from tiny import SHAPE, as_transformers, network
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from d2f.attention import block_causal_ends, causal_ends, full_ends
-from d2f.model import ModelConfig, RMSNorm, Transformer, rotary_tables, rotate
+from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
+from d2f.nn.transformer import ModelConfig, RMSNorm, Transformer, rotary_tables, rotate
 
 VOCAB, LENGTH, PROMPT, BLOCK = 90, 37, 11, 8
 ENDS = {

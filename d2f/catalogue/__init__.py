@@ -1,0 +1,1 @@
+"""What there is to race: pairs, published models, and what they take."""

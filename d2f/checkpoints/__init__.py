@@ -1,0 +1,1 @@
+"""From names, folders and the hub to networks with their weights."""

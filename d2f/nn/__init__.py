@@ -1,0 +1,1 @@
+"""The network and what it computes with: torch, and no decoding."""
