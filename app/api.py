@@ -7,13 +7,14 @@ run at a time, as a visitor has: a new one of the same session ends the one befo
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from app.lanes import Host, Lane, Solo, solo_lanes
 from app.prompts import check_prompt
-from app.race import STOPPED, Race
+from app.race import STOPPED, Race, here
 from app.recording import check_settings
 from app.rivals import RivalPair
 from app.run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
@@ -106,9 +107,10 @@ def _generate(
             raise InvalidInput(f"model must be one of the catalogue's, got {name!r}")
         config = replace(default_config(name, pairs=own), **changes)
         check_settings(config)
-        asked, lanes = Solo(name, check_prompt(prompt), config), host.elsewhere or solo_lanes
+        asked = Solo(name, check_prompt(prompt), config)
+        prepare = partial(host.elsewhere or here(solo_lanes), asked, host)
         with visitors.run(caller) as stop:
-            with Race(lambda: lanes(asked, host), stop=stop) as race:
+            with Race(prepare, stop=stop) as race:
                 interval = INTERVALS[SLOW_MOTION if host.engine.device == "cpu" else REAL_TIME]
                 for _ in race.batches(interval):  # empty ones keep the line alive while it waits
                     waiting = {"text": "", "phase": race.phase}

@@ -1,29 +1,41 @@
 """Lanes that compute in another process: what it tells of a run, and lanes made of that here.
 
-One call owns all lanes and merges them by their clocks; its events come here one after the other.
-The race here asks the lanes in the same order, since it reads the same clocks, so that everything
-else stays as it is. Knows nothing of how the two processes talk.
+There the lanes are merged by their clocks; here each event goes to its lane as it comes. Knows
+nothing of how the two processes talk.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from app.lanes import Asked, Host, Lane, Question, found_model, pair_lanes, solo_lanes
-from app.race import merge
+from app.lanes import (
+    Asked,
+    Host,
+    Lane,
+    Moved,
+    Opened,
+    Question,
+    Stopped,
+    found_model,
+    pair_lanes,
+    solo_lanes,
+)
+from app.race import here, never
 from d2f.checkpoints.load import load_tokenizer
 from d2f.tokenizer import Tokenizer
 
 Steps = Generator[Any, None, None]
 
 
-def compute(asked: Asked, host: Host) -> Steps:
-    """What runs there: what the lanes are, then every move of theirs."""
-    lanes = pair_lanes(asked, host) if isinstance(asked, Question) else solo_lanes(asked, host)
+def compute(asked: Asked, host: Host, stopped: Stopped = never) -> Steps:
+    """What runs there: first a description of each lane, then every move of theirs."""
+    opened = here(pair_lanes if isinstance(asked, Question) else solo_lanes)
+    lanes, moves = opened(asked, host, stopped)
     try:
         yield [(lane.name, lane.header, lane.chat) for lane in lanes]
-        yield from merge(lanes)
+        yield from moves
     finally:
         for lane in lanes:
             lane.close()
@@ -35,38 +47,33 @@ def _tokenizer(name: str, host: Host) -> Tokenizer:
 
 
 def borrowing(
-    borrowed: Callable[[Asked, Host], Steps],
-) -> Callable[[Asked, Host], list[Lane]]:
-    """Lanes by way of ``borrowed``, which is :func:`compute` run elsewhere."""
+    borrowed: Callable[[Asked, Host, Stopped], Steps],
+) -> Callable[[Asked, Host, Stopped], Opened]:
+    """Opens lanes by way of ``borrowed``, which is :func:`compute` run elsewhere.
 
-    def lanes_elsewhere(asked: Asked, host: Host) -> list[Lane]:
-        steps = borrowed(asked, replace(host, elsewhere=None))
-        try:
-            described = next(steps)
-            lanes, running = [], set(range(len(described)))
-            for index, (name, header, chat) in enumerate(described):
-                reader = _tokenizer(asked.models[index], host)
-                source = _events(index, steps, running)
-                next(source)  # begun, so that closing it is noticed
-                lanes.append(Lane(name, header, source, reader.token_text, reader.decode, chat))
-            return lanes
-        except BaseException:
-            steps.close()  # there are no lanes that will
-            raise
+    Closing a lane closes the call, which all of them share. There are no lanes if the run was
+    stopped before the call had begun.
+    """
 
-    return lanes_elsewhere
+    def opened(asked: Asked, host: Host, stopped: Stopped) -> Opened:
+        steps = borrowed(asked, replace(host, elsewhere=None), stopped)
+        with ExitStack() as failing:
+            failing.callback(steps.close)
+            described: Sequence[Any] = next(steps, ())
+            readers = [_tokenizer(name, host) for name in asked.models]
+            lanes = [
+                Lane(name, header, steps, reader.token_text, reader.decode, chat)
+                for (name, header, chat), reader in zip(described, readers, strict=False)
+            ]
+            failing.pop_all()
+        return lanes, _moves(steps, lanes, stopped)
+
+    return opened
 
 
-def _events(index: int, steps: Steps, running: set[int]) -> Steps:
-    """One lane's part of the moves, up to its finish; the last lane to finish ends the call."""
-    try:
-        yield None
-        for moved, event in steps:
-            assert moved == index, "both sides read the same clocks"
-            yield event
-            if event.finish_reason is not None:
-                return
-    finally:
-        running.discard(index)
-        if not running:
-            steps.close()
+def _moves(steps: Steps, lanes: Sequence[Lane], stopped: Stopped) -> Iterator[Moved]:
+    for index, event in steps:
+        lanes[index].take(event)
+        yield index, event
+        if stopped():
+            return

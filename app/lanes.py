@@ -68,9 +68,13 @@ class Lane:
             self.failure = str(error)
             return None
         if event is not None:
-            self.events.append(event)
-            self.seconds += event.seconds
+            self.take(event)
         return event
+
+    def take(self, event: StepEvent) -> None:
+        """Remembers a step."""
+        self.events.append(event)
+        self.seconds += event.seconds
 
     def close(self) -> None:
         """Cancels a live run and frees what its decoder holds."""
@@ -96,7 +100,7 @@ class Host:
     """Where and how models run, and a folder whose models go before others.
 
     ``pairs`` are those that can race here, by name; ``refused`` says of others why they cannot.
-    ``elsewhere`` makes the lanes where the models are not in this process: the GPU is lent for one
+    ``elsewhere`` opens the lanes where the models are not in this process: the GPU is lent for one
     call at a time, or they have a process of their own.
     """
 
@@ -104,7 +108,9 @@ class Host:
     models_dir: Path | None = None
     pairs: Mapping[str, Pair] = field(default_factory=lambda: PAIRS, compare=False)
     refused: Mapping[str, str] = field(default_factory=dict, compare=False)
-    elsewhere: "Callable[[Asked, Host], list[Lane]] | None" = field(default=None, compare=False)
+    elsewhere: "Callable[[Asked, Host, Stopped], Opened] | None" = field(
+        default=None, compare=False
+    )
 
     def pair(self, name: str) -> Pair:
         """The pair of a name; ``ValueError`` if it does not race here."""
@@ -147,6 +153,9 @@ class Solo:
 
 
 Asked = Question | Solo
+Moved = tuple[int, StepEvent]  # which lane made the step
+Stopped = Callable[[], bool]  # whether a run is to end; asked again and again
+Opened = tuple[Sequence[Lane], Iterator[Moved]]  # lanes, and their moves in the order of a race
 
 
 def live_lane(name: str, model: Model, chat: Sequence[Message], config: DecodeConfig) -> Lane:

@@ -8,6 +8,7 @@ behind its. Its requests queue with the device, so that it serves one race at a 
 nothing of tokens or screens.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,11 +16,10 @@ from contextlib import ExitStack
 from itertools import takewhile
 from queue import Empty, SimpleQueue
 from threading import Event, Lock
-from typing import Self
+from typing import Any
 
-from app.lanes import Lane
+from app.lanes import Lane, Moved, Opened, Stopped
 from d2f.errors import D2FError
-from d2f.events import StepEvent
 
 INTERVAL = 1 / 30
 HEARTBEAT = 1.0
@@ -28,10 +28,13 @@ PATIENCE = 0.05  # seconds to wait for another machine before looking around
 FAREWELL = 0.5  # seconds at most that the next run waits for the last one's end to be told
 WAITING, PREPARING, RUNNING, DONE, STOPPED = "waiting", "preparing", "running", "done", "stopped"
 
-Moved = tuple[int, StepEvent]
+
+def never() -> bool:
+    """Of a run that nobody stops."""
+    return False
 
 
-def merge(lanes: Sequence[Lane], stopped: Callable[[], bool] = lambda: False) -> Iterator[Moved]:
+def merge(lanes: Sequence[Lane], stopped: Stopped = never) -> Iterator[Moved]:
     """Advances lanes by virtual clock; yields the index of the lane that moved and its event."""
     running = list(range(len(lanes)))
     while running and not stopped():
@@ -43,6 +46,17 @@ def merge(lanes: Sequence[Lane], stopped: Callable[[], bool] = lambda: False) ->
             running.remove(index)
         else:
             yield index, event
+
+
+def here(make: Callable[..., Sequence[Lane]]) -> Callable[..., Opened]:
+    """Opens lanes of this process: ``make`` with what is asked, then whether it is to end."""
+
+    def opened(*request: Any) -> Opened:
+        *asked, stopped = request
+        lanes = make(*asked)
+        return lanes, merge(lanes, stopped)
+
+    return opened
 
 
 class Device(ThreadPoolExecutor):
@@ -80,9 +94,10 @@ class Overdue(D2FError):
 class Race:
     """One visitor's run: computes on the device thread, hands out events in paced batches.
 
-    ``prepare`` builds the lanes on the device thread, so loading a model waits its turn as well.
-    ``budget`` bounds the seconds of wall clock for which the lanes may hold the device. Who set
-    ``stop`` ends the work within one step, like :meth:`stop`.
+    ``prepare`` opens the lanes on the device thread, so loading a model waits its turn as well; it
+    is told how to ask whether the run is to end. ``budget`` bounds the seconds of wall clock for
+    which the lanes may hold the device. Setting ``stop`` ends the work within one step, like
+    :meth:`stop`.
 
     As a context it keeps the device, for ``FAREWELL`` at most, until it is left: on a CPU, whatever
     is still to be told of this run would slow the next.
@@ -90,7 +105,7 @@ class Race:
 
     def __init__(
         self,
-        prepare: Callable[[], Sequence[Lane]],
+        prepare: Callable[[Stopped], Opened],
         device: Device = DEVICE,
         budget: float = BUDGET,
         stop: Event | None = None,
@@ -103,12 +118,13 @@ class Race:
         self._moved: SimpleQueue[Moved | None] = SimpleQueue()
         self._stop = stop or Event()
         self._turn: Future[None] | None = None
-        self._over = Event()
+        self._until = math.inf
+        self._ended = Event()
         self._failure: BaseException | None = None
         self._left = Event()
         self._left.set()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Race":
         self._left.clear()
         return self
 
@@ -161,7 +177,7 @@ class Race:
         batch: list[Moved] = []
         try:
             item = self._moved.get(timeout=timeout)
-            self._over.wait(interval)
+            self._ended.wait(interval)
             while item is not None:
                 batch.append(item)
                 item = self._moved.get_nowait()
@@ -181,28 +197,27 @@ class Race:
             self._failure = error
         finally:
             self.phase = STOPPED if self.stopping else DONE
-            self._over.set()
+            self._ended.set()
             self._moved.put(None)
             if not self._device.closing.is_set():
                 self._left.wait(FAREWELL)
 
     def _run(self) -> None:
-        if self.stopping or self._device.closing.is_set():
+        if self._over():
             return
         self.phase = PREPARING
-        self.lanes = self._prepare()
-        self.phase = RUNNING
-        until, late = time.monotonic() + self._budget, False
-
-        def over() -> bool:
-            nonlocal late
-            late = time.monotonic() > until
-            return late or self.stopping or self._device.closing.is_set()
-
-        for moved in merge(self.lanes, over):
+        self.lanes, moves = self._prepare(self._over)
+        self.phase, self._until = RUNNING, time.monotonic() + self._budget
+        for moved in moves:
             self._moved.put(moved)
-        if late:
+        if self._over() and not self.stopping:
             self._cut()
+
+    def _over(self) -> bool:
+        """Whether the run is to end: stopped, past its budget, or the program is about to end."""
+        if self._device.closing.is_set():
+            self.stop()
+        return self.stopping or time.monotonic() > self._until
 
     def _cut(self) -> None:
         """The budget is spent: a lane elsewhere fails alone, one here ends the run."""

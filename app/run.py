@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from threading import Event
 from typing import Any
@@ -19,7 +20,7 @@ from app.conversation import Conversation
 from app.lanes import Host, Lane, Question, pair_lanes
 from app.link import to_link
 from app.prompts import Known, check_prompt, verdict
-from app.race import INTERVAL, PREPARING, STOPPED, WAITING, Race, merge
+from app.race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
 from app.recording import (
     MAX_VERDICT,
     Recording,
@@ -85,10 +86,10 @@ def tell(
 
     try:
         question = ask(prompt, pair, settings, host, past, drop_oldest)
-        lanes = host.elsewhere or pair_lanes
+        prepare = partial(host.elsewhere or here(pair_lanes), question, host)
         # A lane elsewhere takes its time as it is.
         slow = host.engine.device == "cpu" and not isinstance(question.pair, RivalPair)
-        with Race(lambda: lanes(question, host), stop=stop) as race:
+        with Race(prepare, stop=stop) as race:
             for messages in report(race, SLOW_MOTION if slow else REAL_TIME):
                 yield Told(pack(messages))
             if race.phase == STOPPED:

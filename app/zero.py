@@ -8,7 +8,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from app.elsewhere import Steps
-from app.lanes import Asked, Host
+from app.lanes import Asked, Host, Stopped
 from d2f.errors import InvalidInput
 
 SETUP_SECONDS = 20  # for weights on their way to the GPU, and the models' warm-up
@@ -21,10 +21,13 @@ def duration(asked: Asked, host: Host) -> int:
     return min(LONGEST, SETUP_SECONDS + round(SECONDS_PER_TOKEN * asked.config.max_new_tokens))
 
 
-def lent(compute: Callable[[Asked, Host], Steps]) -> Callable[[Asked, Host], Steps]:
-    """``compute`` where the GPU is; why there is none, or no time left, is told to the visitor."""
+def lent(compute: Callable[[Asked, Host], Steps]) -> Callable[[Asked, Host, Stopped], Steps]:
+    """``compute`` where the GPU is; why there is none, or no time left, is told to the visitor.
 
-    def steps(asked: Asked, host: Host) -> Steps:
+    Whether to stop cannot be asked there: closing the call ends it.
+    """
+
+    def steps(asked: Asked, host: Host, _: Stopped) -> Steps:
         try:
             yield from compute(asked, host)
         except gr.Error as error:

@@ -1,11 +1,10 @@
 """The models' own process: the same race, event for event, whatever becomes of a run or of it."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +12,12 @@ from pathlib import Path
 import pytest
 from folders import save_pair
 
-from app.apart import PROGRAM, ROOT, Apart, _portable, lanes_apart
+from app.apart import Apart, lanes_apart
 from app.api import _generate
+from app.child import portable
 from app.conversation import Conversation
 from app.lanes import Host, Question, forget_models, loaded_model, pair_lanes
-from app.race import merge
+from app.race import merge, never
 from app.rivals import Transformers, rival_pair
 from app.run import SETTINGS, tell
 from app.visitors import Visitor, Visitors
@@ -25,6 +25,7 @@ from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
 
 ME = Visitor("me")
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,12 @@ def question(pair: Pair, tokens: int = 24) -> Question:
 
 def test_lanes_of_the_other_process_give_the_events_of_lanes_here(pair: Pair, apart: Apart):
     host = Host(elsewhere=lanes_apart(apart))
-    there, here = host.elsewhere(question(pair), host), pair_lanes(question(pair), Host())
-    for lanes in (there, here):
-        assert {index for index, _ in merge(lanes)} == {0, 1}
+    (there, moves), here = (
+        host.elsewhere(question(pair), host, never),
+        pair_lanes(question(pair), Host()),
+    )
+    for order in (moves, merge(here)):
+        assert {index for index, _ in order} == {0, 1}
     for other, own in zip(there, here, strict=True):
         assert other.header == own.header and other.chat == own.chat
         assert [e.commits for e in other.events] == [e.commits for e in own.events]
@@ -78,8 +82,8 @@ def test_a_model_that_answers_alone_does_so_in_the_other_process(pair: Pair, apa
 
 def test_a_run_that_is_left_ends_and_the_next_begins(pair: Pair, apart: Apart):
     for _ in range(3):
-        lanes = lanes_apart(apart)(question(pair, tokens=400), Host())
-        lanes[0].advance()
+        lanes, moves = lanes_apart(apart)(question(pair, tokens=400), Host(), never)
+        next(moves)
         for lane in lanes:
             lane.close()
     assert '"kind":"end"' in told(pair, apart)
@@ -91,37 +95,71 @@ def test_what_a_run_raised_reaches_the_visitor_and_the_next_run_works(pair: Pair
 
 
 def test_a_process_that_died_fails_its_run_and_another_takes_its_place(pair: Pair, apart: Apart):
-    lanes = lanes_apart(apart)(question(pair, tokens=400), Host())
-    dead = apart._process
-    dead.kill()
-    with pytest.raises(RuntimeError, match=f"process of the models ended, code -{signal.SIGKILL}"):
-        for _ in merge(lanes):
-            pass
+    lanes, moves = lanes_apart(apart)(question(pair, tokens=400), Host(), never)
+    dead = apart._process.pid
+    apart._process.kill()
+    with pytest.raises(RuntimeError, match=f"models' process ended, code -{signal.SIGKILL}"):
+        list(moves)
     for lane in lanes:
         lane.close()
     assert '"kind":"end"' in told(pair, apart)
-    assert apart._process.pid != dead.pid
+    assert apart._process.pid != dead
     # Between two runs it may die as well, which the next one finds out.
     apart._process.kill()
-    apart._process.wait()
+    apart._process.join()
     assert "The run failed on the server (RuntimeError)" in told(pair, apart)
     assert '"kind":"end"' in told(pair, apart)
 
 
-def test_the_process_ends_with_its_server():
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(ROOT)], stdin=subprocess.PIPE, cwd=os.sep
+SERVER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from app.apart import Apart
+
+if __name__ == "__main__":
+    apart = Apart()
+    apart.start()
+    print(apart._process.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_process_ends_with_its_server(number: signal.Signals, tmp_path: Path):
+    (tmp_path / "server.py").write_text(SERVER)
+    server = subprocess.Popen(
+        [sys.executable, "server.py", str(ROOT)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
     )
-    time.sleep(0.1)
-    assert process.poll() is None
-    process.communicate(timeout=60)
-    assert process.returncode == 0
+    with server:
+        pid = int(server.stdout.readline())
+        assert running(pid)
+        server.send_signal(number)
+    assert eventually(lambda: not running(pid))
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there that is not merely waiting to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.05)
+    return holds()
 
 
 def test_a_rivals_lane_stays_here(pair: Pair):
     rival = rival_pair(pair, {"ar": Transformers()})
-    lanes = lanes_apart(Apart())(question(rival), Host(pairs={rival.name: rival}))
-    assert len(list(merge(lanes))) > 0
+    apart = Apart()
+    _, moves = lanes_apart(apart)(question(rival), Host(pairs={rival.name: rival}), never)
+    assert len(list(moves)) > 0 and apart._process is None
 
 
 class Closed(Exception):
@@ -131,10 +169,19 @@ class Closed(Exception):
         super().__init__(f"{path}: {line}")
 
 
+def test_a_fault_brings_the_traceback_that_it_had_there(pair: Pair, apart: Apart):
+    asked = replace(question(pair), config=None)
+    with pytest.raises(AttributeError) as error:
+        lanes_apart(apart)(asked, Host(), never)
+    assert "lanes.py" in str(error.value.__cause__) and "AttributeError" in str(
+        error.value.__cause__
+    )
+
+
 def test_an_error_that_cannot_travel_is_told_in_words():
-    told = _portable(Closed("here", 3))
+    told = portable(Closed("here", 3))
     assert type(told) is RuntimeError and str(told) == "Closed: here: 3"
-    assert type(_portable(ZeroDivisionError("by nothing"))) is ZeroDivisionError
+    assert type(portable(ZeroDivisionError("by nothing"))) is ZeroDivisionError
     held = ValueError(BytesIO)
     held.stream = BytesIO().getbuffer()
-    assert "BytesIO" in str(_portable(held))
+    assert "BytesIO" in str(portable(held))

@@ -8,7 +8,7 @@ import pytest
 from races import ar_trace, d2f_trace, decode, header, recorded, token_text
 
 from app.lanes import Lane
-from app.race import DONE, STOPPED, WAITING, Device, Overdue, Race, merge
+from app.race import DONE, STOPPED, WAITING, Device, Overdue, Race, here, merge
 from d2f import ARConfig, StepEvent
 
 FAST = {"interval": 0.0, "heartbeat": 0.01}
@@ -54,7 +54,7 @@ def test_a_finished_lane_lets_the_other_run_on():
 
 
 def test_a_run_hands_out_every_event_in_order_and_ends(device):
-    race = Race(recorded, device)
+    race = Race(here(recorded), device)
     moved = [item for batch in race.batches(**FAST) for item in batch]
     for index, trace in enumerate((d2f_trace(), ar_trace())):
         assert tuple(event for lane, event in moved if lane == index) == trace.events
@@ -65,7 +65,7 @@ def test_a_run_hands_out_every_event_in_order_and_ends(device):
 def test_batches_come_no_faster_than_the_interval(device):
     began = time.monotonic()
     endless = Endless(0.001)
-    race = Race(lambda: [endless.lane], device)
+    race = Race(here(lambda: [endless.lane]), device)
     batches = race.batches(interval=0.05)
     sizes = [len(next(batches)) for _ in range(4)]
     assert time.monotonic() - began >= 0.15
@@ -75,7 +75,7 @@ def test_batches_come_no_faster_than_the_interval(device):
 
 def test_stop_ends_both_lanes_within_one_step(device):
     one, two = Endless(0.02), Endless(0.02)
-    race = Race(lambda: [one.lane, two.lane], device)
+    race = Race(here(lambda: [one.lane, two.lane]), device)
     batches = race.batches(**FAST)
     while not (one.steps and two.steps):
         next(batches)
@@ -91,15 +91,15 @@ def test_stop_ends_both_lanes_within_one_step(device):
 
 def test_a_closed_page_ends_the_work(device):
     endless = Endless()
-    batches = Race(lambda: [endless.lane], device).batches(**FAST)
+    batches = Race(here(lambda: [endless.lane]), device).batches(**FAST)
     next(batches)
     batches.close()
     assert endless.closed.wait(1)
 
 
 def test_a_second_visitor_waits_and_then_runs(device):
-    first, second = Endless(), Race(recorded, device)
-    running = Race(lambda: [first.lane], device)
+    first, second = Endless(), Race(here(recorded), device)
+    running = Race(here(lambda: [first.lane]), device)
     batches = running.batches(**FAST)
     next(batches)
     waiting = second.batches(**FAST)
@@ -111,10 +111,10 @@ def test_a_second_visitor_waits_and_then_runs(device):
 
 def test_a_waiting_visitor_can_stop(device):
     first = Endless()
-    batches = Race(lambda: [first.lane], device).batches(**FAST)
+    batches = Race(here(lambda: [first.lane]), device).batches(**FAST)
     next(batches)
     prepared = []
-    second = Race(lambda: prepared.append(1) or recorded(), device)
+    second = Race(here(lambda: prepared.append(1) or recorded()), device)
     waiting = second.batches(**FAST)
     next(waiting)
     second.stop()
@@ -133,14 +133,14 @@ def test_a_failing_decoder_is_reported_and_frees_the_device(device):
     endless = Endless()
     bad = Lane("D2F", header(ARConfig(), "bad"), failing(), token_text, decode)
     with pytest.raises(RuntimeError, match="out of luck"):
-        list(Race(lambda: [bad, endless.lane], device).batches(**FAST))
+        list(Race(here(lambda: [bad, endless.lane]), device).batches(**FAST))
     assert endless.closed.wait(1)
-    assert sum(len(batch) for batch in Race(recorded, device).batches(**FAST)) == 9
+    assert sum(len(batch) for batch in Race(here(recorded), device).batches(**FAST)) == 9
 
 
 def test_a_run_past_its_budget_is_ended_and_told(device):
     endless = Endless()
-    race = Race(lambda: [endless.lane], device, budget=0.05)
+    race = Race(here(lambda: [endless.lane]), device, budget=0.05)
     with pytest.raises(Overdue, match="ended after 0.05 s"):
         list(race.batches(**FAST))
     assert endless.closed.is_set() and endless.steps < 100
@@ -149,8 +149,8 @@ def test_a_run_past_its_budget_is_ended_and_told(device):
 
 def test_visitors_in_line_know_how_many_are_before_them(device):
     first = Endless()
-    running = Race(lambda: [first.lane], device)
-    line = [running, Race(recorded, device), Race(recorded, device)]
+    running = Race(here(lambda: [first.lane]), device)
+    line = [running, Race(here(recorded), device), Race(here(recorded), device)]
     batches = [race.batches(**FAST) for race in line]
     for each in batches:
         next(each)
@@ -167,8 +167,8 @@ def test_visitors_in_line_know_how_many_are_before_them(device):
 
 def test_the_next_run_waits_until_the_last_has_been_told(device, monkeypatch):
     monkeypatch.setattr("app.race.FAREWELL", 60.0)
-    second = Race(recorded, device)
-    with Race(recorded, device) as first:
+    second = Race(here(recorded), device)
+    with Race(here(recorded), device) as first:
         assert sum(len(batch) for batch in first.batches(**FAST)) == 9
         waiting = second.batches(**FAST)
         assert next(waiting) == [] and second.phase == WAITING
@@ -179,9 +179,9 @@ def test_a_visitor_who_takes_long_to_be_told_keeps_the_device_for_a_moment_only(
     device, monkeypatch
 ):
     monkeypatch.setattr("app.race.FAREWELL", 0.05)
-    with Race(recorded, device) as first:
+    with Race(here(recorded), device) as first:
         list(first.batches(**FAST))
-        assert sum(len(batch) for batch in Race(recorded, device).batches(**FAST)) == 9
+        assert sum(len(batch) for batch in Race(here(recorded), device).batches(**FAST)) == 9
 
 
 def test_a_failing_preparation_is_reported(device):
@@ -189,4 +189,4 @@ def test_a_failing_preparation_is_reported(device):
         raise ValueError("no such model")
 
     with pytest.raises(ValueError, match="no such model"):
-        list(Race(prepare, device).batches(**FAST))
+        list(Race(here(prepare), device).batches(**FAST))

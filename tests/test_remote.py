@@ -18,7 +18,7 @@ from app.board import machine
 from app.lanes import Host, Lane, pair_lanes, recorded_lane, remote_lane, warm_model
 from app.link import from_link, to_link
 from app.race import DONE as OVER
-from app.race import STOPPED, Device, Race, merge
+from app.race import STOPPED, Device, Race, here, merge
 from app.recording import Recording, record
 from app.remote import ChatReader, Server
 from app.rivals import rival_pair
@@ -235,7 +235,7 @@ def test_a_dead_server_leaves_the_other_lane_unharmed(protocol):
         return [local, remote_lane("AR", server, CHAT, CONFIG)]
 
     with Device() as device:
-        race = Race(prepare, device)
+        race = Race(here(prepare), device)
         moved = [item for batch in race.batches(**FAST) for item in batch]
     assert [event for _, event in moved] == list(d2f_trace().events)
     assert race.phase == OVER
@@ -327,7 +327,7 @@ def test_events_that_have_come_are_merged_by_their_own_time():
 def test_stop_does_not_wait_for_a_silent_server():
     with Scripted([chunk("one"), HANG]) as server, Device() as device:
         asked = Server(server.url, "llama", timeout=60)
-        race = Race(lambda: [remote_lane("AR", asked, CHAT, CONFIG)], device)
+        race = Race(here(lambda: [remote_lane("AR", asked, CHAT, CONFIG)]), device)
         batches = race.batches(**FAST)
         while not next(batches):
             pass
@@ -514,7 +514,7 @@ def test_a_slow_server_uses_up_the_budget_alone():
             local = recorded_lane("D2F", d2f_trace(), token_text)
             return [local, remote_lane("AR", asked, CHAT, CONFIG)]
 
-        race = Race(lanes, device, budget=1.0)
+        race = Race(here(lanes), device, budget=1.0)
         moved = [index for batch in race.batches(0.0, 0.01) for index, _ in batch]
         assert moved.count(0) == 3 and race.phase == OVER and race.lanes[0].finished
         assert "ended after 1 s" in race.lanes[1].failure

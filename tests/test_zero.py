@@ -3,7 +3,7 @@
 import pickle
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Event
 
 import gradio as gr
 import pytest
@@ -12,8 +12,17 @@ from folders import save_pair
 from app.api import _generate
 from app.conversation import Conversation
 from app.elsewhere import Steps, borrowing, compute
-from app.lanes import Host, Question, Solo, loaded_model, pair_lanes, warm_model
-from app.race import merge
+from app.lanes import (
+    Asked,
+    Host,
+    Question,
+    Solo,
+    Stopped,
+    loaded_model,
+    pair_lanes,
+    warm_model,
+)
+from app.race import merge, never
 from app.run import SETTINGS, tell
 from app.visitors import Visitor, Visitors
 from app.zero import LONGEST, duration, lent
@@ -35,9 +44,9 @@ class Lender:
     def __init__(self) -> None:
         self.seconds, self.closed = 0, False
 
-    def __call__(self, *request: Any) -> Steps:
-        self.seconds = duration(*request)
-        steps = compute(*pickle.loads(pickle.dumps(request)))
+    def __call__(self, asked: Asked, host: Host, _: Stopped) -> Steps:
+        self.seconds = duration(asked, host)
+        steps = compute(*pickle.loads(pickle.dumps((asked, host))))
         try:
             for step in steps:
                 yield pickle.loads(pickle.dumps(step))
@@ -53,8 +62,8 @@ def question(pair: Pair, tokens: int = 24) -> Question:
 
 def test_lanes_of_a_lent_gpu_give_the_events_of_lanes_at_home(pair: Pair):
     lender = Lender()
-    away = borrowing(lender)(question(pair), Host())
-    order = [index for index, _ in merge(away)]
+    away, moves = borrowing(lender)(question(pair), Host(), never)
+    order = [index for index, _ in moves]
     home = pair_lanes(question(pair), Host())
     for _ in merge(home):
         pass
@@ -86,11 +95,32 @@ def test_a_single_answer_goes_by_the_lender_as_well(pair: Pair):
 
 def test_a_lane_that_is_closed_ends_the_call(pair: Pair):
     lender = Lender()
-    lanes = borrowing(lender)(question(pair), Host())
-    lanes[0].advance()
+    lanes, moves = borrowing(lender)(question(pair), Host(), never)
+    next(moves)
+    assert not lender.closed
     lanes[0].close()
-    assert not lender.closed, "the other lane goes on"
+    assert lender.closed and list(moves) == []
     lanes[1].close()
+
+
+def test_a_stopped_run_takes_no_further_step(pair: Pair):
+    stop = Event()
+    lanes, moves = borrowing(Lender())(question(pair), Host(), stop.is_set)
+    next(moves)
+    stop.set()
+    assert list(moves) == [] and sum(len(lane.events) for lane in lanes) == 1
+
+
+def test_a_model_whose_text_cannot_be_read_here_ends_the_call(pair: Pair):
+    lender = Lender()
+    there = Host(models_dir=Path(pair.d2f).parent)
+    named = replace(pair, d2f="tiny-d2f", ar="tiny-ar")
+
+    def elsewhere(asked: Asked, host: Host, stopped: Stopped) -> Steps:
+        return lender(asked, there, stopped)
+
+    with pytest.raises(ValueError, match="tiny-d2f"):
+        borrowing(elsewhere)(question(named), Host(), never)
     assert lender.closed
 
 
@@ -100,7 +130,7 @@ def test_more_tokens_ask_for_more_seconds_up_to_a_bound(pair: Pair):
 
 
 def test_the_lenders_own_words_reach_the_visitor(pair: Pair):
-    def refused(*request: Any) -> Steps:
+    def refused(*_: object) -> Steps:
         raise gr.Error("no GPU time left today")
         yield
 

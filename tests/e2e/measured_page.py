@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from app.apart import Apart, give_way, lanes_apart
 from app.conversation import Conversation
 from app.lanes import Host, Question
-from app.race import DEVICE, merge
+from app.race import DEVICE, never
 from app.ui import build, launch_options
 from d2f.catalogue.pairs import PAIRS
 
@@ -29,8 +29,9 @@ from d2f.catalogue.pairs import PAIRS
 def alone(host: Host, prompts: Sequence[str]) -> list[list[float]]:
     pair, speeds = PAIRS["mini"], []
     for prompt in prompts:
-        lanes = host.elsewhere(Question(pair, prompt, pair.config, Conversation("mini")), host)
-        for _ in merge(lanes):
+        question = Question(pair, prompt, pair.config, Conversation("mini"))
+        lanes, moves = host.elsewhere(question, host, never)
+        for _ in moves:
             pass
         speeds.append([lane.trace.tokens_per_second for lane in lanes])
     return speeds

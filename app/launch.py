@@ -1,0 +1,97 @@
+"""Starts the page and serves it until it is to end. What it starts with are parsed options."""
+
+import argparse
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import gradio as gr
+
+from app.apart import Apart, give_way, lanes_apart
+from app.elsewhere import borrowing, compute
+from app.environment import bypass_proxies
+from app.lanes import Host, loaded_model, models_in
+from app.race import DEVICE
+from app.share import share_note
+from app.store import Store, StoreError, open_store
+from app.ui import build, launch_options
+from app.zero import duration, lent
+from d2f.catalogue.pairs import RACING
+from d2f.errors import InvalidInput
+
+
+def launch(args: argparse.Namespace) -> None:
+    """The page, until Ctrl+C or what ends a container."""
+    if args.models_dir is not None:
+        print(f"* From {args.models_dir}: {', '.join(models_in(args.models_dir))}")
+    if args.host is not None:
+        bypass_proxies(os.environ, args.host)  # Gradio asks the page whether it is there
+    store = race_store(args.store)
+    with computing_host(args) as host:
+        serve(build(args.pair, host, store=store), args)
+
+
+def race_store(place: str | None) -> Store | None:
+    """Where Publish keeps races. A place that was asked for must open; the usual one may not.
+
+    Raises:
+        InvalidInput: it was asked for and does not open.
+    """
+    try:
+        store = open_store(place, os.environ)
+    except StoreError as error:
+        if place is not None:
+            raise InvalidInput(f"store {place}: {error}") from error
+        print(f"* Publish is off: {error} Another place: --store.", flush=True)
+        return None
+    print(f"* Publish keeps races in {store.place}" if store else "* Publish is off.", flush=True)
+    return store
+
+
+@contextmanager
+def computing_host(args: argparse.Namespace) -> Iterator[Host]:
+    """Where the models compute, for as long as the context lasts."""
+    host = Host(args.engine, args.models_dir, args.pairs, args.refused)
+    apart = Apart()
+    try:
+        if args.lent:
+            host = _lent_host(host, args.pair)
+        elif args.engine.device == "cpu":  # which models and pages share
+            # Now, since it takes seconds to load torch, and by the thread that starts another one
+            # if it dies and that runs what is not raced apart: that one gives way to nobody.
+            DEVICE.submit(apart.start).result()
+            give_way()
+            host = replace(host, elsewhere=lanes_apart(apart))
+        yield host
+    finally:
+        DEVICE.closing.set()  # a race under way would hold up what is done at exit
+        DEVICE.shutdown()
+        apart.close()
+
+
+def _lent_host(host: Host, pair: str) -> Host:
+    import spaces
+
+    for decoder in RACING:  # what is on the GPU now goes there again with every call
+        loaded_model(host.pairs[pair].lanes[decoder][0], host)
+    return replace(host, elsewhere=borrowing(lent(spaces.GPU(duration=duration)(compute))))
+
+
+def serve(page: gr.Blocks, args: argparse.Namespace) -> None:
+    """Shows the page to visitors until the program is to end."""
+    # What ends a container ends the page as Ctrl+C does: a store uploads what waits at exit.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _, local, public = page.launch(
+        server_name=args.host,
+        server_port=args.port,
+        share=args.share,
+        auth=args.auth,
+        mcp_server=args.mcp,
+        prevent_thread_lock=args.share,
+        **launch_options(),
+    )
+    if args.share:
+        print(share_note(local, public), flush=True)
+        page.block_thread()
