@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
-from d2f.config import DecodeConfig
+from d2f.config import MAX_TOKENS, DecodeConfig, settings_of
 from d2f.errors import InvalidInput
 from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 FORMAT, KIND = 1, "d2f-race"
 MAX_FILE = 2_500_000  # characters
 MAX_LANES = 2
-MAX_TOKENS = 4096  # a lane; also its steps
 MAX_PROMPT_TOKENS = 32_768
 MAX_BLOCK_VIEWS = 50_000  # a lane, over all steps
 MAX_SECONDS = 86_400.0  # a lane
@@ -35,14 +34,6 @@ MAX_STOP_IDS = 1024
 MAX_VERSIONS = 16
 # Characters.
 MAX_PROMPT, MAX_ANSWER, MAX_VERDICT, MAX_NAME, MAX_TOKEN_TEXT = 32_768, 200_000, 500, 200, 200
-MAX_SETTINGS = {
-    "max_new_tokens": MAX_TOKENS,
-    "block_size": MAX_TOKENS,
-    "tokens_per_step": MAX_TOKENS,
-    "max_active_blocks": MAX_TOKENS,
-    "top_k": MAX_ID,
-    "seed": 2**63 - 1,
-}
 # Control characters but newline and tab, and surrogates, which no UTF-8 text can hold.
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -186,8 +177,8 @@ def check_text(name: str, value: object, most: int) -> None:
 
 def check_settings(config: DecodeConfig) -> None:
     """Refuses settings that would make a board or a block pipeline costly."""
-    for name, most in MAX_SETTINGS.items():
-        value = getattr(config, name, None)
+    for name, setting in settings_of(type(config)).items():
+        value, most = getattr(config, name), setting.most
         require(value is None or value <= most, f"{name} must be at most {most:,}")
 
 

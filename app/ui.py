@@ -21,6 +21,7 @@ from app.run import SETTINGS, pack_now, read_settings, recall, retell, tell
 from app.store import UNKNOWN, Store, StoreError, publish, published
 from app.visitors import Visitor, Visitors, visitor
 from d2f.bench.report import read_results
+from d2f.config import ARConfig, D2FConfig, settings_of
 from d2f.errors import D2FError
 from d2f.tasks import TASKS, Problem
 
@@ -33,19 +34,6 @@ PUBLIC = (
     "**Publish** stores the prompt, both answers, what was said before them, the measured times "
     "and the machine's name for whoever has the short link. This page cannot take them back."
 )
-EXPLAINED = {
-    "max_new_tokens": ("Max new tokens", "The longest answer, in tokens. Both lanes."),
-    "block_size": ("Block size", "Tokens a block. D2F refines several blocks at once."),
-    "tau_add": ("tau_add", "A new block joins once this share of the last one is decided."),
-    "tau_act": (
-        "tau_act",
-        "Past this share, the next block commits at least one token a step.",
-    ),
-    "tau_conf": ("tau_conf", "A token is committed when its probability exceeds this."),
-    "max_active_blocks": ("Max active blocks", "Unfinished blocks in flight. Empty: no limit."),
-    "temperature": ("Temperature", "0 takes the likeliest token; more adds chance. Both lanes."),
-    "seed": ("Seed", "Makes chance repeatable. No effect at temperature 0."),
-}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 Shown = tuple[list[dict[str, Any]], Recording]  # a race and the messages that replay it
 NOTHING = ""  # what tells the board nothing; Gradio cannot skip a component of our own
@@ -243,14 +231,16 @@ def _settings(chosen: str, host: Host) -> tuple[gr.Dropdown, list[gr.Number]]:
             lines = (f"- {title}: {why}" for title, why in host.refused.items())
             gr.Markdown("\n".join(["Known, but not able to run here:", *lines]), elem_id="refused")
         with gr.Row():
-            fields = [
-                gr.Number(
-                    getattr(host.pair(chosen).config, name), label=label, info=info, min_width=260
-                )
-                for name, (label, info) in EXPLAINED.items()
-            ]
+            fields = [_field(name, getattr(host.pair(chosen).config, name)) for name in SETTINGS]
     box.input(partial(_defaults, host), box, fields, **QUIET)
     return box, fields
+
+
+def _field(name: str, value: float | None) -> gr.Number:
+    """A setting's box; those of the AR lane's decoder hold for both."""
+    setting = settings_of(D2FConfig)[name]
+    both = " Both lanes." if name in settings_of(ARConfig) else ""
+    return gr.Number(value, label=setting.label, info=setting.text + both, min_width=260)
 
 
 def _share(recording: gr.State, visitors: Visitors, shown: list[Any], store: Store | None) -> None:

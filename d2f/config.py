@@ -1,50 +1,110 @@
 """Decoding settings: one frozen, validated type per decoder, so that no field is ever ignored.
 
-Knows nothing of tensors or models. Names and defaults follow the paper (arXiv 2508.09192,
-section 4.3 and Table 8); ``DESIGN`` words: tau_add, tau_act, tau_conf.
+Each setting is declared once, with its limits and its words (:class:`Setting`): the command line,
+the page, links and recordings read them there. Knows nothing of tensors or models. Names and
+defaults follow the paper (arXiv 2508.09192, section 4.3 and Table 8).
 """
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args
 
 from d2f.errors import InvalidInput
 
 
-def _require(ok: bool, name: str, value: object, rule: str) -> None:
-    if not ok:
-        raise InvalidInput(f"{name} must be {rule}, got {value!r}")
+@dataclass(frozen=True)
+class Setting:
+    """What is known of one setting.
+
+    Attributes:
+        label: its name for people.
+        text: what it does, in a sentence.
+        rule: what its values must be, in words; ``holds`` says whether one is.
+        most: the largest value that a race to be shared may have.
+    """
+
+    label: str
+    text: str
+    rule: str
+    holds: Callable[[Any], bool]
+    most: float = math.inf
+
+
+def _setting(default: Any, setting: Setting) -> Any:
+    return field(default=default, metadata={"setting": setting})
 
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _require_count(name: str, value: object, least: int = 1) -> None:
-    _require(_is_int(value) and value >= least, name, value, f"an integer >= {least}")
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _require_number(name: str, value: object, low: float, high: float, *, open_low: bool) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = number and (low < value if open_low else low <= value) and value <= high
-    _require(inside, name, value, f"in {'(' if open_low else '['}{low:g}, {high:g}]")
+def _count(
+    default: int | None, label: str, text: str, *, least: int = 1, most: float = math.inf
+) -> Any:
+    """A whole number; one whose default is None may be left out."""
+
+    def holds(value: Any) -> bool:
+        return (value is None and default is None) or (_is_int(value) and value >= least)
+
+    return _setting(default, Setting(label, text, f"an integer >= {least}", holds, most))
+
+
+def _number(
+    default: float, label: str, text: str, *, low: float, high: float, open_low: bool = False
+) -> Any:
+    def holds(value: Any) -> bool:
+        return _is_number(value) and (low < value if open_low else low <= value) and value <= high
+
+    rule = f"in {'(' if open_low else '['}{low:g}, {high:g}]"
+    return _setting(default, Setting(label, text, rule, holds))
+
+
+def _flag(default: bool, label: str, text: str) -> Any:
+    return _setting(default, Setting(label, text, "a bool", lambda value: isinstance(value, bool)))
+
+
+MAX_TOKENS = 4096  # the longest answer that can be shared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """Fields every decoder shares. ``temperature=0`` is greedy; the seed then has no effect."""
 
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
+    max_new_tokens: int = _count(
+        512, "Max new tokens", "The longest answer, in tokens.", most=MAX_TOKENS
+    )
+    temperature: float = _number(
+        0.0, "Temperature", "0 takes the likeliest token; more adds chance.", low=0, high=10
+    )
+    top_p: float = _number(
+        1.0,
+        "top_p",
+        "Choose among the likeliest tokens of this total probability (1: all).",
+        low=0,
+        high=1,
+        open_low=True,
+    )
+    top_k: int = _count(
+        0, "top_k", "Choose among this many likeliest tokens (0: all).", least=0, most=2**31 - 1
+    )
+    seed: int = _count(
+        0,
+        "Seed",
+        "Makes chance repeatable. No effect at temperature 0.",
+        least=0,
+        most=2**63 - 1,
+    )
 
     def __post_init__(self) -> None:
-        _require_count("max_new_tokens", self.max_new_tokens)
-        _require_number("temperature", self.temperature, 0, 10, open_low=False)
-        _require_number("top_p", self.top_p, 0, 1, open_low=True)
-        _require_count("top_k", self.top_k, least=0)
-        _require_count("seed", self.seed, least=0)
+        for name, setting in settings_of(type(self)).items():
+            value = getattr(self, name)
+            if not setting.holds(value):
+                raise InvalidInput(f"{name} must be {setting.rule}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +120,10 @@ class VanillaConfig(Sampling):
     ``block_size`` (None: the whole canvas is one block). LLaDA (arXiv 2502.09992), section 2.4.
     """
 
-    tokens_per_step: int = 1
-    block_size: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_count("tokens_per_step", self.tokens_per_step)
-        if self.block_size is not None:
-            _require_count("block_size", self.block_size)
+    tokens_per_step: int = _count(
+        1, "Tokens per step", "Tokens committed a forward.", most=MAX_TOKENS
+    )
+    block_size: int | None = _count(None, "Block size", "Tokens a block.", most=MAX_TOKENS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +137,37 @@ class D2FConfig(Sampling):
     end, as released.
     """
 
-    block_size: int = 32
-    tau_add: float = 0.1
-    tau_act: float = 0.95
-    tau_conf: float = 0.9
-    max_active_blocks: int | None = None
-    early_stop: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_count("block_size", self.block_size)
-        _require_number("tau_add", self.tau_add, 0, 1, open_low=True)
-        _require_number("tau_act", self.tau_act, 0, 1, open_low=True)
-        _require_number("tau_conf", self.tau_conf, 0, 1, open_low=False)
-        if self.max_active_blocks is not None:
-            _require_count("max_active_blocks", self.max_active_blocks)
-        _require(isinstance(self.early_stop, bool), "early_stop", self.early_stop, "a bool")
+    block_size: int = _count(
+        32, "Block size", "Tokens a block. D2F refines several blocks at once.", most=MAX_TOKENS
+    )
+    tau_add: float = _number(
+        0.1,
+        "tau_add",
+        "A new block joins once this share of the last one is decided.",
+        low=0,
+        high=1,
+        open_low=True,
+    )
+    tau_act: float = _number(
+        0.95,
+        "tau_act",
+        "Past this share, the next block commits at least one token a step.",
+        low=0,
+        high=1,
+        open_low=True,
+    )
+    tau_conf: float = _number(
+        0.9, "tau_conf", "A token is committed when its probability exceeds this.", low=0, high=1
+    )
+    max_active_blocks: int | None = _count(
+        None,
+        "Max active blocks",
+        "Unfinished blocks in flight (none or empty: no limit).",
+        most=MAX_TOKENS,
+    )
+    early_stop: bool = _flag(
+        True, "Early stop", "End once everything before the first stop token is decided."
+    )
 
 
 DecodeConfig = ARConfig | VanillaConfig | D2FConfig
@@ -105,6 +176,17 @@ CONFIGS: dict[str, type[DecodeConfig]] = {
     "ar": ARConfig,
     "vanilla": VanillaConfig,
 }
+
+
+def settings_of(kind: type[Sampling]) -> dict[str, Setting]:
+    """The settings of a config type by name, in the order of its fields."""
+    return {field.name: field.metadata["setting"] for field in fields(kind)}
+
+
+def value_kinds(kind: type[Sampling], name: str) -> tuple[type, ...]:
+    """The types a setting's value may have; ``NoneType`` among them where it may be left out."""
+    [declared] = (field.type for field in fields(kind) if field.name == name)
+    return tuple(get_args(declared) or (declared,))
 
 
 def decoder_name(config: DecodeConfig) -> str:
@@ -124,8 +206,8 @@ def config_from_dict(decoder: str, values: dict[str, Any]) -> DecodeConfig:
     """Inverse of :func:`config_to_dict`; an unknown decoder or field raises ``ValueError``."""
     if decoder not in CONFIGS:
         raise InvalidInput(f"decoder must be one of {sorted(CONFIGS)}, got {decoder!r}")
-    known = {field.name for field in fields(CONFIGS[decoder])}
-    unknown = sorted(set(values) - known)
+    known = settings_of(CONFIGS[decoder])
+    unknown = sorted(set(values) - known.keys())
     if unknown:
         raise InvalidInput(f"unknown {decoder} settings {unknown}; known: {sorted(known)}")
     return CONFIGS[decoder](**values)

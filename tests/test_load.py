@@ -23,9 +23,11 @@ from servers import free_port
 import app.run
 from app.lanes import Host, Lane, pair_lanes, warm_model
 from app.race import Race
-from app.ui import EXPLAINED, build, launch_options
+from app.run import SETTINGS
+from app.ui import build, launch_options
 from d2f import ARConfig, D2FConfig, generate
 from d2f.catalogue.pairs import PAIRS
+from d2f.config import settings_of
 
 VISITORS = 20
 GRADIO_ON_PANDAS = "ignore:.*(no_silent_downcasting|copy keyword).* is deprecated"
@@ -45,7 +47,8 @@ class Site:
         """What a browser sends: values by label; None for what the server or browser keeps."""
         sent = {"Prompt": prompt, "Model pair": "tiny", "Follow up": False}
         sent["Drop oldest turns"] = False
-        for name, (label, _) in EXPLAINED.items():
+        for name in SETTINGS:
+            label = settings_of(D2FConfig)[name].label
             sent[label] = changes.get(name, getattr(PAIRS["tiny"].config, name))
         return [sent.get(label) for label in self.labels]
 

@@ -4,28 +4,14 @@ A field added to a config becomes an option by itself. Knows no decoder, no mode
 """
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import NoneType
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
-from d2f.config import CONFIGS, DecodeConfig, decoder_name
+from d2f.config import CONFIGS, DecodeConfig, decoder_name, settings_of, value_kinds
 from d2f.errors import InvalidInput
 
 DTYPE_NAMES = ("bfloat16", "float16", "float32")
-EXPLAINED = {
-    "max_new_tokens": "longest answer, in tokens",
-    "temperature": "0 takes the likeliest token; more adds chance",
-    "top_p": "choose among the likeliest tokens of this total probability (1: all)",
-    "top_k": "choose among this many likeliest tokens (0: all)",
-    "seed": "makes chance repeatable; no effect at temperature 0",
-    "block_size": "tokens a block",
-    "tau_add": "a new block joins once this share of the last one is decided",
-    "tau_act": "past this share, the next block must commit at least one token a step",
-    "tau_conf": "a token is committed when its probability exceeds this",
-    "max_active_blocks": "unfinished blocks in flight (none: no limit)",
-    "early_stop": "true or false: end once all before the first stop token is decided",
-    "tokens_per_step": "tokens committed a forward",
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,12 +35,12 @@ def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | No
 
     The config that takes the value checks its range.
     """
-    types = {field.name: field.type for field in fields(CONFIGS[decoder])}
-    if name not in types:
+    known = settings_of(CONFIGS[decoder])
+    if name not in known:
         raise InvalidInput(
-            f"decoder {decoder!r} has no setting {name!r}; it has {', '.join(types)}"
+            f"decoder {decoder!r} has no setting {name!r}; it has {', '.join(known)}"
         )
-    kinds = get_args(types[name]) or (types[name],)
+    kinds = value_kinds(CONFIGS[decoder], name)
     word = text.strip().lower()
     if word == "none" and NoneType in kinds:
         return None
@@ -80,14 +66,16 @@ def apply_settings(config: DecodeConfig, settings: dict[str, str]) -> DecodeConf
 def add_setting_options(parser: argparse.ArgumentParser) -> None:
     """One option a config field, grouped by the decoders that have it; unset ones stay absent."""
     owners: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
     for decoder, kind in CONFIGS.items():
-        for field in fields(kind):
-            owners.setdefault(field.name, []).append(decoder)
+        for name, setting in settings_of(kind).items():
+            owners.setdefault(name, []).append(decoder)
+            texts.setdefault(name, setting.text)
     for decoders in dict.fromkeys(map(tuple, owners.values())):
         group = parser.add_argument_group(f"settings of decoder {', '.join(decoders)}")
         for name in (name for name, having in owners.items() if tuple(having) == decoders):
-            option = f"--{name.replace('_', '-')}"
-            group.add_argument(option, metavar="X", default=argparse.SUPPRESS, help=EXPLAINED[name])
+            option, text = f"--{name.replace('_', '-')}", texts[name]
+            group.add_argument(option, metavar="X", default=argparse.SUPPRESS, help=text)
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -122,5 +110,5 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def given_settings(args: argparse.Namespace) -> dict[str, str]:
     """The settings that were given on the command line, as text."""
-    names = {field.name for kind in CONFIGS.values() for field in fields(kind)}
+    names = {name for kind in CONFIGS.values() for name in settings_of(kind)}
     return {name: text for name, text in vars(args).items() if name in names}
