@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from d2f.nn.compiled import Fixed
-from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.nn.transformer import Transformer
+from d2f.shape import ModelConfig
 from d2f.tokenizer import Tokenizer
 
 

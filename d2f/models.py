@@ -22,12 +22,13 @@ from d2f.catalogue.pairs import (
     pair_state,
 )
 from d2f.catalogue.published import PUBLISHED, Published
-from d2f.catalogue.sizes import TOKENS, gigabytes
+from d2f.catalogue.sizes import gigabytes
 from d2f.checkpoints.hub import cached, has_token, snapshot
 from d2f.checkpoints.load import folder_shape, known_shape
 from d2f.cli.options import Parser
 from d2f.errors import HubError, InvalidInput
 from d2f.memory import free_memory
+from d2f.shape import TOKENS
 
 DESCRIPTION = f"""\
 List the models this package knows by name, and the pairs of them that race. Memory is what weights

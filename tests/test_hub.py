@@ -22,7 +22,6 @@ from tiny import network
 from d2f import load_model
 from d2f.catalogue.published import PUBLISHED, Adapter, Published, Repo
 from d2f.checkpoints.hub import _whole, cached, explain, has_token, snapshot
-from d2f.checkpoints.load import shape_of
 from d2f.errors import HubError
 from d2f.nn.transformer import Transformer
 from d2f.tokenizer import Tokenizer
@@ -307,7 +306,7 @@ def tiny_llada(
         name="d2f-tiny",
         repo=Repo("org/tiny", COMMIT, "MIT"),
         adapter=Adapter(repo=Repo("lab/tiny_Lora", "main", "MIT"), rank=4),
-        shape=shape_of(net.config),
+        shape=net.config,
         mask_id=mask,
     )
     monkeypatch.setitem(PUBLISHED, "d2f-tiny", entry)

@@ -14,7 +14,8 @@ from d2f.catalogue.sizes import gigabytes
 from d2f.checkpoints.weight_names import LLADA, key_map
 from d2f.errors import TooLittleMemory
 from d2f.memory import free_memory, host_memory, require_memory
-from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.nn.transformer import Transformer
+from d2f.shape import ModelConfig
 
 MEMINFO = "MemTotal:       2000 kB\nMemAvailable:   1000 kB\nSwapFree:  9 kB\n"
 

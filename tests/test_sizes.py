@@ -9,19 +9,14 @@ from tiny import SHAPE
 from d2f.catalogue.sizes import (
     ALLOWANCE,
     GIB,
-    QUANTISED_BYTES,
     Need,
     gigabytes,
-    lane_bytes,
-    layer_weights,
-    model_bytes,
     needs,
     needs_table,
-    other_weights,
     pair_bytes,
-    run_bytes,
 )
-from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.nn.transformer import Transformer
+from d2f.shape import QUANTISED_BYTES, ModelConfig
 
 COMMON: dict[str, Any] = {"num_heads": 32, "head_dim": 128, "num_layers": 32, "hidden_size": 4096}
 QWEN = ModelConfig(
@@ -48,9 +43,9 @@ LLAMA = ModelConfig(
 def test_weights_are_those_of_the_network(tied: bool, bias: bool) -> None:
     config = ModelConfig(vocab_size=90, **SHAPE | {"tied_head": tied, "qkv_bias": bias})
     net = Transformer(config)
-    assert layer_weights(config) + other_weights(config) == sum(p.numel() for p in net.parameters())
+    assert config.layer_weights + config.other_weights == sum(p.numel() for p in net.parameters())
     products = [p.numel() for name, p in net.named_parameters() if name.endswith("proj.weight")]
-    assert layer_weights(config) == sum(products)
+    assert config.layer_weights == sum(products)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -58,23 +53,23 @@ def test_a_cache_is_as_large_as_computed(dtype: str) -> None:
     config = ModelConfig(vocab_size=90, **SHAPE)
     cache = Transformer(config).to(getattr(torch, dtype)).new_cache(100)
     held = sum(t.numel() * t.element_size() for t in cache.keys + cache.values)
-    assert run_bytes(config, dtype, 100) - run_bytes(config, dtype, 0) == held
+    assert config.run_bytes(dtype, 100) - config.run_bytes(dtype, 0) == held
     width = 4 if dtype == "float32" else 2
-    assert run_bytes(config, dtype, 0) == 128 * 90 * (width + 4 + 4)
+    assert config.run_bytes(dtype, 0) == 128 * 90 * (width + 4 + 4)
 
 
 @pytest.mark.parametrize(
     ("config", "billions"), [(LLADA, 8.02), (LLAMA, 8.03), (QWEN, 7.62)], ids=("8B", "Llama", "7B")
 )
 def test_published_sizes(config: ModelConfig, billions: float) -> None:
-    weights = layer_weights(config) + other_weights(config)
+    weights = config.layer_weights + config.other_weights
     assert weights / 1e9 == pytest.approx(billions, abs=0.005)
-    assert model_bytes(config, "bfloat16") == 2 * weights
-    assert model_bytes(config, "float32") == 4 * weights
+    assert config.model_bytes("bfloat16") == 2 * weights
+    assert config.model_bytes("float32") == 4 * weights
 
 
 def test_a_cache_of_4096_tokens_of_the_published_models() -> None:
-    tokens = [run_bytes(c, "bfloat16") - run_bytes(c, "bfloat16", 0) for c in (LLADA, QWEN)]
+    tokens = [c.run_bytes("bfloat16") - c.run_bytes("bfloat16", 0) for c in (LLADA, QWEN)]
     assert tokens == [2 * GIB, 4096 * 2 * 28 * 4 * 128 * 2]
 
 
@@ -89,8 +84,8 @@ def test_two_lanes_fit_a_card_of_24_gb_once_quantised() -> None:
         ("Dream", "int4", 16),
     ]
     llada = table[0]
-    assert llada.lanes[0] == lane_bytes(LLADA, "bfloat16")
-    assert llada.lanes[0] == model_bytes(LLADA, "bfloat16") + run_bytes(LLADA, "bfloat16")
+    assert llada.lanes[0] == LLADA.memory("bfloat16")
+    assert llada.lanes[0] == LLADA.model_bytes("bfloat16") + LLADA.run_bytes("bfloat16")
     assert llada.total == pair_bytes(llada.lanes) == sum(llada.lanes) + ALLOWANCE
     assert pair_bytes([]) == 0
     assert Need("x", "int8", (200 * GIB,)).card is None
@@ -104,10 +99,10 @@ def test_the_table_says_that_it_is_computed() -> None:
 
 
 def test_an_unknown_kind_of_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="quantised must be one of .*, got 'int2'"):
-        model_bytes(QWEN, "bfloat16", "int2")
+    with pytest.raises(ValueError, match="weights must be one of .*, got 'int2'"):
+        QWEN.model_bytes("bfloat16", "int2")
     with pytest.raises(ValueError, match="dtype must be one of .*, got 'int8'"):
-        model_bytes(QWEN, "int8")
+        QWEN.model_bytes("int8")
     assert list(QUANTISED_BYTES) == ["int8", "int4"]
 
 

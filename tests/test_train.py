@@ -11,7 +11,8 @@ from folders import save_folder, save_models
 
 from d2f.checkpoints.load import load_model
 from d2f.nn.attention import block_causal_ends
-from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.nn.transformer import Transformer
+from d2f.shape import ModelConfig
 from d2f.tasks import TASKS, draw, split_of
 from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer

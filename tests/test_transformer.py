@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
-from d2f.nn.transformer import ModelConfig, RMSNorm, Transformer, rotary_tables, rotate
+from d2f.nn.transformer import RMSNorm, Transformer, rotary_tables, rotate
+from d2f.shape import ModelConfig
 
 VOCAB, LENGTH, PROMPT, BLOCK = 90, 37, 11, 8
 ENDS = {

@@ -7,10 +7,11 @@ import torch
 from originals import DREAM_7B, LLADA_8B, LLAMA_3_8B, QWEN_7B, llada_state
 from tiny import as_transformers, network
 
-from d2f.catalogue.published import PUBLISHED, Shape
+from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.config_json import model_config
 from d2f.checkpoints.weight_names import LAYOUTS, LLADA, TRANSFORMERS, Layout, key_map
-from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.nn.transformer import Transformer
+from d2f.shape import ModelConfig
 
 FULL = {
     "d2f-llada-8b-instruct": (LLADA_8B, 8_015_581_184, 291),
@@ -106,7 +107,7 @@ def test_shapes_are_those_of_the_originals(changes: dict[str, Any]) -> None:
 )
 def test_a_shape_counts_as_the_network_does(changes: dict[str, Any]) -> None:
     net = network(90, **changes)
-    shape = Shape(**{name: getattr(net.config, name) for name in Shape.__dataclass_fields__})
+    shape = net.config
     assert shape.parameters == sum(parameter.numel() for parameter in net.parameters())
     cache = net.new_cache(7)
     held = sum(part.numel() for part in cache.keys + cache.values)

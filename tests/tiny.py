@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from d2f.nn.cache import KVCache
-from d2f.nn.transformer import ModelConfig, RMSNorm, Transformer
+from d2f.nn.transformer import RMSNorm, Transformer
+from d2f.shape import ModelConfig
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 48,

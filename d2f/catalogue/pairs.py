@@ -9,10 +9,11 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from d2f.catalogue.published import PUBLISHED, Published, Repo, Shape
-from d2f.catalogue.sizes import QUANTISED_BYTES, Need, gigabytes, needs, pair_bytes
+from d2f.catalogue.published import PUBLISHED, Published, Repo
+from d2f.catalogue.sizes import Need, gigabytes, needs, pair_bytes
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
 from d2f.errors import InvalidInput
+from d2f.shape import QUANTISED_BYTES, Shape
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "models"
 

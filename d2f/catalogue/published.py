@@ -8,43 +8,11 @@ presets are those of the D2F paper (arXiv 2508.09192, Table 8).
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from d2f.catalogue.sizes import TOKENS, lane_bytes, layer_weights, other_weights
 from d2f.config import D2FConfig
+from d2f.shape import Shape
 
 # Checkpoints below are published in bfloat16; of the adapters float32 is the most they can be.
 CHECKPOINT_BYTES, ADAPTER_BYTES = 2, 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What decides a transformer's size; fields as in :class:`d2f.nn.transformer.ModelConfig`."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    qkv_bias: bool = False
-    tied_head: bool = False
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights."""
-        return layer_weights(self) + other_weights(self)
-
-    def lora_parameters(self, rank: int) -> int:
-        """Number of weights of a LoRA adapter on q, k, v and the attention's output."""
-        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        return self.num_layers * rank * (4 * self.hidden_size + 2 * q + 2 * kv)
-
-    def memory(self, dtype: str, tokens: int = TOKENS, weights: str | None = None) -> int:
-        """Bytes to hold the weights, a KV cache of ``tokens`` and the widest step's logits.
-
-        ``weights`` is the quantisation of the layers' products, of :mod:`d2f.catalogue.sizes`.
-        """
-        return lane_bytes(self, dtype, tokens, weights)
 
 
 @dataclass(frozen=True)

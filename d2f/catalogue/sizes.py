@@ -6,74 +6,13 @@ CUDA program takes. Knows no network, no card and no tensor.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from d2f.errors import InvalidInput
+from d2f.shape import QUANTISED_BYTES, TOKENS, Shape
 
 GIB = 2**30
-TOKENS = 4096
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# Bytes a quantised weight takes, scales included: int8 has one bfloat16 scale an output row (less
-# than a thousandth, left out), NF4 a byte per 64 weights and a float32 per 256 of those.
-QUANTISED_BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64 + 4 / (64 * 256)}
 # Assumed, not computed: CUDA's own memory, kernels, activations and fragmentation, a process.
 ALLOWANCE = GIB
-# Rows of the widest step's logits; beside the logits as they come, they are held in float32 and as
-# probabilities.
-LOGIT_ROWS, FLOAT_LOGIT_BYTES = 128, 4 + 4
 CARDS = (16, 24, 32, 40, 48, 80)
-
-
-class Shape(Protocol):
-    """What decides a transformer's size; :class:`d2f.nn.transformer.ModelConfig` has it."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    qkv_bias: bool
-    tied_head: bool
-
-
-def layer_weights(shape: Shape) -> int:
-    """Weights of all layers' products: what quantisation makes smaller."""
-    q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    attention = shape.hidden_size * (q + 2 * kv) + q * shape.hidden_size
-    return shape.num_layers * (attention + 3 * shape.hidden_size * shape.intermediate_size)
-
-
-def other_weights(shape: Shape) -> int:
-    """Weights of embedding, head, norms and biases, which keep their dtype."""
-    q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    norms = (2 * shape.num_layers + 1) * shape.hidden_size
-    biases = shape.num_layers * (q + 2 * kv) if shape.qkv_bias else 0
-    tables = 1 if shape.tied_head else 2
-    return tables * shape.vocab_size * shape.hidden_size + norms + biases
-
-
-def model_bytes(shape: Shape, dtype: str, quantised: str | None = None) -> int:
-    """A model's weights in memory; ``quantised`` is a key of :data:`QUANTISED_BYTES`."""
-    if dtype not in BYTES:
-        raise InvalidInput(f"dtype must be one of {sorted(BYTES)}, got {dtype!r}")
-    if quantised is not None and quantised not in QUANTISED_BYTES:
-        raise InvalidInput(f"quantised must be one of {sorted(QUANTISED_BYTES)}, got {quantised!r}")
-    each = BYTES[dtype] if quantised is None else QUANTISED_BYTES[quantised]
-    return round(layer_weights(shape) * each) + other_weights(shape) * BYTES[dtype]
-
-
-def run_bytes(shape: Shape, dtype: str, tokens: int = TOKENS) -> int:
-    """A run of one model: the KV cache of ``tokens``, and its widest step's logits."""
-    cache = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * tokens
-    logits = LOGIT_ROWS * shape.vocab_size
-    return (cache + logits) * BYTES[dtype] + logits * FLOAT_LOGIT_BYTES
-
-
-def lane_bytes(shape: Shape, dtype: str, tokens: int = TOKENS, quantised: str | None = None) -> int:
-    """A model and a run of it."""
-    return model_bytes(shape, dtype, quantised) + run_bytes(shape, dtype, tokens)
 
 
 def pair_bytes(lanes: Sequence[int]) -> int:
@@ -106,7 +45,7 @@ def needs(pairs: Mapping[str, Sequence[Shape]]) -> list[Need]:
         Need(
             name,
             quantised or "bfloat16",
-            tuple(lane_bytes(shape, "bfloat16", quantised=quantised) for shape in shapes),
+            tuple(shape.memory("bfloat16", weights=quantised) for shape in shapes),
         )
         for name, shapes in pairs.items()
         for quantised in (None, *QUANTISED_BYTES)

@@ -7,7 +7,7 @@ no field for stands under ``"d2f"``. Knows no files and no weights.
 from typing import Any
 
 from d2f.errors import LoadError
-from d2f.nn.transformer import ModelConfig
+from d2f.shape import ModelConfig
 
 # What no architecture goes without.
 REQUIRED = (

@@ -12,7 +12,6 @@ import json
 import os.path
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2f.catalogue.pairs import local_folder, model_folder, model_name
-from d2f.catalogue.published import PUBLISHED, Published, Shape
+from d2f.catalogue.published import PUBLISHED, Published
 from d2f.checkpoints.config_json import config_json, model_config
 from d2f.checkpoints.hub import cached, snapshot
 from d2f.checkpoints.lora import Lora
@@ -31,7 +30,8 @@ from d2f.errors import HubError, LoadError
 from d2f.memory import free_memory, require_memory
 from d2f.model import Model
 from d2f.nn.attention import choose_backend
-from d2f.nn.transformer import ModelConfig, Transformer
+from d2f.nn.transformer import Transformer
+from d2f.shape import ModelConfig, Shape
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,7 +81,7 @@ def load_model(
         folder = find_folder(name_or_folder)
     raw = read_json(folder / "config.json")
     config = model_config(raw)
-    require_memory(name, shape_of(config).memory(dtype), free, str(device), dtype)
+    require_memory(name, config.memory(dtype), free, str(device), dtype)
     stored, slots = stored_weights(folder), key_map(config, LAYOUTS[raw["model_type"]])
     check_weights(stored, slots, folder)
     backend = choose_backend(attention, device, DTYPES[dtype], config.head_dim)
@@ -199,12 +199,7 @@ def known_shape(model: Published) -> Shape:
 
 def folder_shape(folder: Path) -> Shape:
     """The shape of the model in a folder, as its config.json tells."""
-    return shape_of(model_config(read_json(folder / "config.json")))
-
-
-def shape_of(config: ModelConfig) -> Shape:
-    """What decides the size of a network, without its settings."""
-    return Shape(**{field.name: getattr(config, field.name) for field in fields(Shape)})
+    return model_config(read_json(folder / "config.json"))
 
 
 def check_weights(stored: Mapping[str, Stored], slots: Mapping[str, Slot], folder: Path) -> None:

@@ -9,7 +9,7 @@ and not in the map, or the other way round, is an error. Knows no files and no v
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from d2f.nn.transformer import ModelConfig
+from d2f.shape import ModelConfig
 
 
 @dataclass(frozen=True)

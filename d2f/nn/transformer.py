@@ -6,8 +6,6 @@ tied head, logit shift. Knows nothing of decoding, of files or of text. *Block* 
 diffusion blocks; a transformer layer is a :class:`DecoderLayer`.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,39 +13,7 @@ from torch import Tensor, nn
 from d2f.errors import InvalidInput
 from d2f.nn.attention import Sight, any_shape, attend, make_fixed_sight, make_sight
 from d2f.nn.cache import FixedRows, KVCache
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of a :class:`Transformer` and the ids decoding must know.
-
-    ``logit_shift``: position i is predicted from the hidden state at i - 1 (Dream, and every
-    autoregressive model) rather than at i (LLaDA). ``mask_id`` is None for models without one.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    max_length: int
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-6
-    qkv_bias: bool = False
-    rope_in_float32: bool = False
-    tied_head: bool = False
-    logit_shift: bool = False
-    causal: bool = False
-    mask_id: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads:
-            raise InvalidInput(
-                f"num_heads must be a multiple of num_kv_heads, "
-                f"got {self.num_heads} and {self.num_kv_heads}"
-            )
+from d2f.shape import ModelConfig
 
 
 class RMSNorm(nn.Module):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from d2f.nn.transformer import ModelConfig
+from d2f.shape import ModelConfig
 from d2f.train.vocabulary import VOCAB_SIZE
 
 SHAPE = {

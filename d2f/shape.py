@@ -1,0 +1,106 @@
+"""The shape of a transformer and what follows from it alone: weights and bytes, computed.
+
+Knows no tensors: published models are described and measured against a card's memory before
+anything of them is here.
+"""
+
+from dataclasses import dataclass
+
+from d2f.errors import InvalidInput
+
+TOKENS = 4096
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# Bytes a quantised weight takes, scales included: int8 has one bfloat16 scale an output row (less
+# than a thousandth, left out), NF4 a byte per 64 weights and a float32 per 256 of those.
+QUANTISED_BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+# Rows of the widest step's logits; beside the logits as they come, they are held in float32 and as
+# probabilities.
+LOGIT_ROWS, FLOAT_LOGIT_BYTES = 128, 4 + 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What decides a transformer's size."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    qkv_bias: bool = False
+    tied_head: bool = False
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of all layers' products: what quantisation makes smaller."""
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        attention = self.hidden_size * (q + 2 * kv) + q * self.hidden_size
+        return self.num_layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+
+    @property
+    def other_weights(self) -> int:
+        """Weights of embedding, head, norms and biases, which keep their dtype."""
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        norms = (2 * self.num_layers + 1) * self.hidden_size
+        biases = self.num_layers * (q + 2 * kv) if self.qkv_bias else 0
+        tables = 1 if self.tied_head else 2
+        return tables * self.vocab_size * self.hidden_size + norms + biases
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return self.layer_weights + self.other_weights
+
+    def lora_parameters(self, rank: int) -> int:
+        """Number of weights of a LoRA adapter on q, k, v and the attention's output."""
+        q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        return self.num_layers * rank * (4 * self.hidden_size + 2 * q + 2 * kv)
+
+    def model_bytes(self, dtype: str, weights: str | None = None) -> int:
+        """The weights in memory; ``weights`` is a key of :data:`QUANTISED_BYTES`, for the layers'.
+
+        Raises:
+            InvalidInput: no such dtype or quantisation.
+        """
+        if dtype not in BYTES:
+            raise InvalidInput(f"dtype must be one of {sorted(BYTES)}, got {dtype!r}")
+        if weights is not None and weights not in QUANTISED_BYTES:
+            raise InvalidInput(f"weights must be one of {sorted(QUANTISED_BYTES)}, got {weights!r}")
+        each = BYTES[dtype] if weights is None else QUANTISED_BYTES[weights]
+        return round(self.layer_weights * each) + self.other_weights * BYTES[dtype]
+
+    def run_bytes(self, dtype: str, tokens: int = TOKENS) -> int:
+        """A run: the KV cache of ``tokens``, and its widest step's logits."""
+        cache = 2 * self.num_layers * self.num_kv_heads * self.head_dim * tokens
+        logits = LOGIT_ROWS * self.vocab_size
+        return (cache + logits) * BYTES[dtype] + logits * FLOAT_LOGIT_BYTES
+
+    def memory(self, dtype: str, tokens: int = TOKENS, weights: str | None = None) -> int:
+        """Bytes of a model and a run of it."""
+        return self.model_bytes(dtype, weights) + self.run_bytes(dtype, tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Shape):
+    """A transformer's shape, its switches, and the ids decoding must know.
+
+    ``logit_shift``: position i is predicted from the hidden state at i - 1 (Dream, and every
+    autoregressive model) rather than at i (LLaDA). ``mask_id`` is None for models without one.
+    """
+
+    max_length: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    rope_in_float32: bool = False
+    logit_shift: bool = False
+    causal: bool = False
+    mask_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise InvalidInput(
+                f"num_heads must be a multiple of num_kv_heads, "
+                f"got {self.num_heads} and {self.num_kv_heads}"
+            )
