@@ -16,9 +16,10 @@ from app.prompts import Known, verdict
 from app.race import merge
 from app.recording import Recording, record
 from d2f.catalogue.pairs import PAIRS, Pair
+from d2f.places import ASSETS
 from d2f.tasks import TASKS, Problem, draw
 
-TRACES = Path(__file__).resolve().parent.parent / "assets" / "traces"
+TRACES = ASSETS / "traces"
 SEED = 23  # other problems than the page's examples
 
 

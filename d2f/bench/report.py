@@ -16,11 +16,12 @@ from d2f.bench.suite import ALL
 from d2f.catalogue.pairs import published_needs
 from d2f.catalogue.sizes import needs_table
 from d2f.errors import InvalidInput
+from d2f.places import ASSETS
 from d2f.policy import kind_of
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-RESULT = ROOT / "assets" / "bench" / "mini.json"
+RESULT = ASSETS / "bench" / "mini.json"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 NEEDS_BEGIN, NEEDS_END = "<!-- needs:begin -->", "<!-- needs:end -->"
 NOT_YET = "Not measured yet."

@@ -13,9 +13,10 @@ from d2f.catalogue.published import PUBLISHED, Published, Repo
 from d2f.catalogue.sizes import Need, gigabytes, needs, pair_bytes
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
 from d2f.errors import InvalidInput
+from d2f.places import ASSETS
 from d2f.shape import QUANTISED_BYTES, Shape
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "models"
+EMBEDDED = ASSETS / "models"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""``d2f COMMAND``, and the same as ``python -m d2f COMMAND``: one name for all programs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+
+# Module and what it does. Each has a main(arguments) that returns an exit status.
+COMMANDS = {
+    "race": ("", "open the page: D2F against an autoregressive model, side by side"),
+    "generate": ("d2f.cli.generate", "answer one prompt on the terminal"),
+    "bench": ("d2f.bench.__main__", "measure speed and accuracy of the decoders"),
+    "train": ("d2f.train.__main__", "train an embedded model"),
+    "serve": ("d2f.serve.__main__", "serve a model to OpenAI-compatible clients"),
+    "models": ("d2f.cli.models", "list the models that can run here, or download one"),
+}
+# The page is the folder app of a checkout, and a package of its own once installed.
+PAGES = ("d2f_race.__main__", "app.__main__")
+USAGE = "usage: d2f COMMAND [options]\n\n" + "\n".join(
+    [*(f"  {name:9} {text}" for name, (_, text) in COMMANDS.items()), "", "d2f COMMAND --help"]
+)
+
+
+def page() -> str:
+    """The module that opens the page."""
+    return next(name for name in PAGES if find_spec(name.partition(".")[0]) is not None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; its exit status, 2 for one that is unknown."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in COMMANDS:
+        print(f"d2f: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    # Read when torch loads its OpenMP; spinning threads slow a busy machine many times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    module = import_module(COMMANDS[command][0] or page())
+    return int(module.main(rest) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
