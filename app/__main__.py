@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from app.environment import prepare, private_folder, quiet_end
 from d2f.errors import D2FError
+
+from .environment import prepare, private_folder, quiet_end
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,10 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prepare(os.environ, folder)
                 if os.environ.get("SPACES_ZERO_GPU"):
                     import spaces  # noqa: F401  before torch, which it changes
-                from app.options import parse_args
+                from .options import parse_args
 
                 args = parse_args(argv, os.environ)
-                from app.launch import launch
+                from .launch import launch
             launch(args)
     except KeyboardInterrupt:
         return 130

@@ -13,11 +13,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from app.child import DONE, FAILED, STEP, STOP, main
-from app.elsewhere import Steps, borrowing
-from app.lanes import Asked, Host, Opened, Question, Stopped, pair_lanes
-from app.race import here
-from app.rivals import RivalPair
+from .child import DONE, FAILED, STEP, STOP, main
+from .elsewhere import Steps, borrowing
+from .lanes import Asked, Host, Opened, Question, Stopped, pair_lanes
+from .race import here
+from .rivals import RivalPair
 
 SPAWN = get_context("spawn")  # a fork would take the server's threads' locks along
 GIVE_WAY = 10  # how much nicer the server is than the models; Linux counts it by the thread

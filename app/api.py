@@ -12,15 +12,16 @@ from typing import Any
 
 import gradio as gr
 
-from app.lanes import Host, Lane, Solo, solo_lanes
-from app.prompts import check_prompt
-from app.race import STOPPED, Race, here
-from app.recording import check_settings
-from app.rivals import RivalPair
-from app.run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
-from app.visitors import Visitor, Visitors, visitor
 from d2f.catalogue.pairs import catalogue_decoder, default_config
 from d2f.errors import D2FError, InvalidInput
+
+from .lanes import Host, Lane, Solo, solo_lanes
+from .prompts import check_prompt
+from .race import STOPPED, Race, here
+from .recording import check_settings
+from .rivals import RivalPair
+from .run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
+from .visitors import Visitor, Visitors, visitor
 
 CALLERS = 16
 ENDED = "The run was ended: another one of the same session began. A session has one at a time."

@@ -12,12 +12,13 @@ from itertools import accumulate
 
 import plotly.graph_objects as go
 
-from app.board import client_timed
-from app.recording import RecordedLane, Recording
 from d2f.bench.report import Result, changed
 from d2f.bench.suite import ALL
 from d2f.events import Trace
 from d2f.policy import KINDS, kind_of
+
+from .board import client_timed
+from .recording import RecordedLane, Recording
 
 COLOURS = ("#0072b2", "#d55e00")
 DASHES = ("solid", "dash")

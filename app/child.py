@@ -80,6 +80,6 @@ def main(pipe: Connection) -> None:
     """What runs in the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's, which ends this process
     child = Child(pipe)
-    from app.elsewhere import compute
+    from .elsewhere import compute
 
     child.serve(compute)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.prompts import check_prompt
 from d2f.errors import InvalidInput
+
+from .prompts import check_prompt
 
 if TYPE_CHECKING:
     from d2f.tokenizer import Message  # loads transformers

@@ -10,7 +10,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from app.lanes import (
+from d2f.checkpoints.load import load_tokenizer
+from d2f.tokenizer import Tokenizer
+
+from .lanes import (
     Asked,
     Host,
     Lane,
@@ -22,9 +25,7 @@ from app.lanes import (
     pair_lanes,
     solo_lanes,
 )
-from app.race import here, never
-from d2f.checkpoints.load import load_tokenizer
-from d2f.tokenizer import Tokenizer
+from .race import here, never
 
 Steps = Generator[Any, None, None]
 

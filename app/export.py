@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from app.components import STATIC, board_script
-from app.recording import Recording, RecordingError
-from app.run import pack_now, retell
+from .components import STATIC, board_script
+from .recording import Recording, RecordingError
+from .run import pack_now, retell
 
 
 def page(recording: Recording) -> str:

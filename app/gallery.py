@@ -10,14 +10,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads
 from itertools import islice
 from pathlib import Path
 
-from app.conversation import Conversation
-from app.lanes import Host, Question, pair_lanes
-from app.prompts import Known, verdict
-from app.race import merge
-from app.recording import Recording, record
 from d2f.catalogue.pairs import PAIRS, Pair
 from d2f.places import ASSETS
 from d2f.tasks import TASKS, Problem, draw
+
+from .conversation import Conversation
+from .lanes import Host, Question, pair_lanes
+from .prompts import Known, verdict
+from .race import merge
+from .recording import Recording, record
 
 TRACES = ASSETS / "traces"
 SEED = 23  # other problems than the page's examples

@@ -12,10 +12,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from app.conversation import Conversation
-from app.hf import Reference, generate_steps, warm_reference
-from app.remote import ChatReader, EventsReader, Feed, RemoteError, Server
-from app.rivals import RivalPair, Runner, Transformers
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
 from d2f.config import ARConfig, DecodeConfig, decoder_name
@@ -24,6 +20,11 @@ from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
 from d2f.tokenizer import Message
+
+from .conversation import Conversation
+from .hf import Reference, generate_steps, warm_reference
+from .remote import ChatReader, EventsReader, Feed, RemoteError, Server
+from .rivals import RivalPair, Runner, Transformers
 
 WARM_UP_TOKENS = 32
 WARM_UP_BLOCKS = 4  # so that windows of several blocks have run as well

@@ -9,17 +9,18 @@ from dataclasses import replace
 
 import gradio as gr
 
-from app.apart import Apart, give_way, lanes_apart
-from app.elsewhere import borrowing, compute
-from app.environment import bypass_proxies
-from app.lanes import Host, loaded_model, models_in
-from app.race import DEVICE
-from app.share import share_note
-from app.store import Store, StoreError, open_store
-from app.ui import build, launch_options
-from app.zero import duration, lent
 from d2f.catalogue.pairs import RACING
 from d2f.errors import InvalidInput
+
+from .apart import Apart, give_way, lanes_apart
+from .elsewhere import borrowing, compute
+from .environment import bypass_proxies
+from .lanes import Host, loaded_model, models_in
+from .race import DEVICE
+from .share import share_note
+from .store import Store, StoreError, open_store
+from .ui import build, launch_options
+from .zero import duration, lent
 
 
 def launch(args: argparse.Namespace) -> None:

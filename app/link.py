@@ -27,7 +27,12 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
-from app.recording import (
+from d2f.config import CONFIGS, D2FConfig, DecodeConfig, config_from_dict
+from d2f.errors import InvalidInput
+from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+from d2f.policy import policy_of
+
+from .recording import (
     FORMAT,
     KIND,
     MAX_BLOCK_VIEWS,
@@ -44,10 +49,6 @@ from app.recording import (
     require,
     write_past,
 )
-from d2f.config import CONFIGS, D2FConfig, DecodeConfig, config_from_dict
-from d2f.errors import InvalidInput
-from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
-from d2f.policy import policy_of
 
 MAX_LINK = 65_536  # bytes, deflated
 MAX_INFLATED = 1_048_576  # bytes

@@ -12,9 +12,6 @@ from pathlib import Path
 
 import torch
 
-from app.lanes import models_in
-from app.remote import Server
-from app.rivals import Runner, add_options, chosen_runners, rival_pair
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, READY, Pair, against, pair_state
 from d2f.cli.options import Parser, add_engine_options
 from d2f.engine import Engine, chosen_engine
@@ -22,6 +19,10 @@ from d2f.errors import D2FError, InvalidInput
 from d2f.machine import default_dtype
 from d2f.models import found_here
 from d2f.nn.quantize import check_quantization
+
+from .lanes import models_in
+from .remote import Server
+from .rivals import Runner, add_options, chosen_runners, rival_pair
 
 DESCRIPTION = "Race a D2F model against its AR baseline, on a page in the browser."
 EXAMPLES = """\

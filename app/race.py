@@ -18,8 +18,9 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from typing import Any
 
-from app.lanes import Lane, Moved, Opened, Stopped
 from d2f.errors import D2FError
+
+from .lanes import Lane, Moved, Opened, Stopped
 
 INTERVAL = 1 / 30
 HEARTBEAT = 1.0

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
 from d2f.config import MAX_TOKENS, DecodeConfig, settings_of
 from d2f.errors import InvalidInput
 from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
 
+from .conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
+
 if TYPE_CHECKING:
-    from app.lanes import Lane
+    from .lanes import Lane
 
 FORMAT, KIND = 1, "d2f-race"
 MAX_FILE = 2_500_000  # characters
@@ -139,7 +140,7 @@ def record(
 def replay_lane(recorded: RecordedLane) -> "Lane":
     """A fresh lane that repeats the recorded run with its own times."""
     # Loads torch; reading and writing recordings does without.
-    from app.lanes import recorded_lane
+    from .lanes import recorded_lane
 
     return recorded_lane(recorded.name, recorded.trace, recorded.texts.__getitem__)
 

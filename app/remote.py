@@ -33,11 +33,12 @@ import anyio
 import httpx
 from anyio.from_thread import start_blocking_portal
 
-from app.board import CLIENT_TIMED, ELSEWHERE
 from d2f.config import ARConfig, DecodeConfig, config_to_dict, decoder_name
 from d2f.errors import D2FError, InvalidInput
 from d2f.events import MALFORMED, Commit, StepEvent, Trace, TraceHeader, event_from_dict
 from d2f.tokenizer import Message
+
+from .board import CLIENT_TIMED, ELSEWHERE
 
 CONNECT = 5.0  # seconds
 POLL = 0.02

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from app.hf import LABEL
-from app.remote import Server
 from d2f.catalogue.pairs import Pair
 from d2f.errors import InvalidInput
+
+from .hf import LABEL
+from .remote import Server
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,17 @@ from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from app.board import Delta, LaneBoard, final, machine, speeds
-from app.conversation import Conversation
-from app.lanes import Host, Lane, Question, pair_lanes
-from app.link import to_link
-from app.prompts import Known, check_prompt, verdict
-from app.race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
-from app.recording import (
+from d2f import D2FConfig
+from d2f.catalogue.pairs import Pair
+from d2f.errors import D2FError, InvalidInput
+
+from .board import Delta, LaneBoard, final, machine, speeds
+from .conversation import Conversation
+from .lanes import Host, Lane, Question, pair_lanes
+from .link import to_link
+from .prompts import Known, check_prompt, verdict
+from .race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
+from .recording import (
     MAX_VERDICT,
     Recording,
     RecordingError,
@@ -30,10 +34,7 @@ from app.recording import (
     replay_lane,
     require,
 )
-from app.rivals import RivalPair
-from d2f import D2FConfig
-from d2f.catalogue.pairs import Pair
-from d2f.errors import D2FError, InvalidInput
+from .rivals import RivalPair
 
 SETTINGS = (
     "max_new_tokens",

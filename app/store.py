@@ -25,8 +25,9 @@ from typing import Any, Protocol
 from huggingface_hub import CommitScheduler, HfApi
 from huggingface_hub.errors import RemoteEntryNotFoundError
 
-from app.recording import RecordedLane, Recording, RecordingError, require
 from d2f.errors import D2FError
+
+from .recording import RecordedLane, Recording, RecordingError, require
 
 MAX_RACE = 1_048_576  # bytes of JSON
 MAX_PACKED = MAX_RACE + 4096  # what does not deflate grows a little

@@ -7,23 +7,24 @@ from typing import Any
 
 import gradio as gr
 
-from app.api import add_endpoints
-from app.charts import TITLES, benchmark, figures, point_label, points
-from app.components import STATIC, RaceBoard
-from app.conversation import Conversation
-from app.gallery import TRACES, gallery
-from app.lanes import Host
-from app.link import from_link
-from app.prompts import MAX_CHARACTERS, examples, random_problem, recognise
-from app.quota import Quota
-from app.recording import Recording, RecordingError
-from app.run import SETTINGS, pack_now, read_settings, recall, retell, tell
-from app.store import UNKNOWN, Store, StoreError, publish, published
-from app.visitors import Visitor, Visitors, visitor
 from d2f.bench.report import read_results
 from d2f.config import ARConfig, D2FConfig, settings_of
 from d2f.errors import D2FError
 from d2f.tasks import TASKS, Problem
+
+from .api import add_endpoints
+from .charts import TITLES, benchmark, figures, point_label, points
+from .components import STATIC, RaceBoard
+from .conversation import Conversation
+from .gallery import TRACES, gallery
+from .lanes import Host
+from .link import from_link
+from .prompts import MAX_CHARACTERS, examples, random_problem, recognise
+from .quota import Quota
+from .recording import Recording, RecordingError
+from .run import SETTINGS, pack_now, read_settings, recall, retell, tell
+from .store import UNKNOWN, Store, StoreError, publish, published
+from .visitors import Visitor, Visitors, visitor
 
 QUEUE_SIZE = 32
 VISITORS = QUEUE_SIZE  # who waits for the device waits in our line, which says how long it is

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from app.elsewhere import Steps
-from app.lanes import Asked, Host, Stopped
 from d2f.errors import InvalidInput
+
+from .elsewhere import Steps
+from .lanes import Asked, Host, Stopped
 
 SETUP_SECONDS = 20  # for weights on their way to the GPU, and the models' warm-up
 SECONDS_PER_TOKEN = 0.1  # for all lanes together: two times what an 8 B model takes

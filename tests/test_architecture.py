@@ -99,9 +99,19 @@ KNOWN: dict[str, set[str]] = {
     "tokenizer": {"errors"},
     "model": {"shape", "nn", "tokenizer", "config", "errors"},
     "decode": {"shape", "model", "nn", "policy", "tokenizer", "events", "config", "errors"},
-    "catalogue": {"shape", "config", "errors"},
-    "memory": {"shape", "catalogue", "config", "errors"},
-    "checkpoints": {"shape", "model", "nn", "tokenizer", "catalogue", "memory", "config", "errors"},
+    "catalogue": {"places", "shape", "config", "errors"},
+    "memory": {"places", "shape", "catalogue", "config", "errors"},
+    "checkpoints": {
+        "places",
+        "shape",
+        "model",
+        "nn",
+        "tokenizer",
+        "catalogue",
+        "memory",
+        "config",
+        "errors",
+    },
 }
 
 
