@@ -72,8 +72,11 @@ MAX_TOKENS = 4096  # the longest answer that can be shared
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Fields every decoder shares. ``temperature=0`` is greedy; the seed then has no effect."""
+class DecodeConfig:
+    """A decoder's settings: those every decoder has.
+
+    ``temperature=0`` is greedy; the seed then has no effect.
+    """
 
     max_new_tokens: int = _count(
         512, "Max new tokens", "The longest answer, in tokens.", most=MAX_TOKENS
@@ -108,12 +111,12 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ARConfig(Sampling):
+class ARConfig(DecodeConfig):
     """Autoregressive decoding: one token a forward over a KV cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VanillaConfig(Sampling):
+class VanillaConfig(DecodeConfig):
     """LLaDA-style low-confidence remasking over the whole canvas, no cache.
 
     ``tokens_per_step`` tokens are committed a forward, inside the leftmost unfinished block of
@@ -127,7 +130,7 @@ class VanillaConfig(Sampling):
 
 
 @dataclass(frozen=True, kw_only=True)
-class D2FConfig(Sampling):
+class D2FConfig(DecodeConfig):
     """Pipelined parallel decoding (arXiv 2508.09192, Algorithm 2).
 
     A block is appended when the last one's decoded ratio reaches ``tau_add``; it is fully
@@ -170,7 +173,6 @@ class D2FConfig(Sampling):
     )
 
 
-DecodeConfig = ARConfig | VanillaConfig | D2FConfig
 CONFIGS: dict[str, type[DecodeConfig]] = {
     "d2f": D2FConfig,
     "ar": ARConfig,
@@ -178,12 +180,12 @@ CONFIGS: dict[str, type[DecodeConfig]] = {
 }
 
 
-def settings_of(kind: type[Sampling]) -> dict[str, Setting]:
+def settings_of(kind: type[DecodeConfig]) -> dict[str, Setting]:
     """The settings of a config type by name, in the order of its fields."""
     return {field.name: field.metadata["setting"] for field in fields(kind)}
 
 
-def value_kinds(kind: type[Sampling], name: str) -> tuple[type, ...]:
+def value_kinds(kind: type[DecodeConfig], name: str) -> tuple[type, ...]:
     """The types a setting's value may have; ``NoneType`` among them where it may be left out."""
     [declared] = (field.type for field in fields(kind) if field.name == name)
     return tuple(get_args(declared) or (declared,))

@@ -22,7 +22,7 @@ from app.recording import Recording, record
 from d2f import BlockView, Model, Trace, generate, stream
 from d2f.bench import suite
 from d2f.bench.report import text_report
-from d2f.config import CONFIGS, Sampling
+from d2f.config import CONFIGS, DecodeConfig
 from d2f.decode import RULES, trace_header
 from d2f.policy import KINDS, Kind, Plan
 from d2f.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ PROMPT = [40, 41, 42]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomConfig(Sampling):
+class RandomConfig(DecodeConfig):
     """Tokens in random order."""
 
 

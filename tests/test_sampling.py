@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2f.config import ARConfig, Sampling
+from d2f.config import ARConfig, DecodeConfig
 from d2f.nn.sampling import choose, forbid, select, truncate
 
 GREEDY = ARConfig()
@@ -57,7 +57,7 @@ def test_greedy_takes_the_most_probable_token_with_its_own_probability() -> None
         ARConfig(temperature=2.0, top_k=3, top_p=0.5),
     ],
 )
-def test_confidence_is_the_models_own_whatever_shapes_the_sampling(config: Sampling) -> None:
+def test_confidence_is_the_models_own_whatever_shapes_the_sampling(config: DecodeConfig) -> None:
     probabilities = torch.tensor([0.1, 0.4, 0.2, 0.3])
     logits = probabilities.log().repeat(300, 1)
     tokens, confidence = choose(logits, config, torch.Generator().manual_seed(1))

@@ -8,11 +8,13 @@ import errno
 from pathlib import Path
 
 from huggingface_hub import get_token, snapshot_download
+
+# The hub's HTTP client has changed, and its errors with it: this name follows.
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
+    HTTPError,  # type: ignore[attr-defined]
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,

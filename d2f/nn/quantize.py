@@ -8,6 +8,7 @@ by token with another, and every report names the quantisation.
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ def quantize(net: Transformer, kind: str, device: torch.device | str) -> None:
     check_quantization(kind)
     replacement = {"int8": _int8, "int4": _int4}[kind]
     for layer in net.layers:
-        _quantize_layer(layer, replacement, torch.device(device))
+        _quantize_layer(cast(DecoderLayer, layer), replacement, torch.device(device))
     net.to(device)
     net.quantized = kind
 
@@ -77,4 +78,5 @@ def _int4(linear: nn.Linear, device: torch.device) -> nn.Module:
     if biased:
         packed.bias = linear.bias
     # The move quantises.
-    return packed.to(device).eval()
+    moved: nn.Module = packed.to(device).eval()
+    return moved

@@ -6,7 +6,7 @@ Tensors in, tensors out; no host synchronisation. Knows nothing of blocks beyond
 import torch
 from torch import Tensor
 
-from d2f.config import Sampling
+from d2f.config import DecodeConfig
 
 
 def forbid(logits: Tensor, mask_id: int | None, vocab_size: int) -> Tensor:
@@ -19,7 +19,7 @@ def forbid(logits: Tensor, mask_id: int | None, vocab_size: int) -> Tensor:
 
 
 def choose(
-    logits: Tensor, settings: Sampling, generator: torch.Generator | None
+    logits: Tensor, settings: DecodeConfig, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """(N,) token ids and (N,) confidences from (N, V) float32 logits.
 

@@ -69,11 +69,12 @@ class Attention(nn.Module):
         batch, rows, _ = x.shape
         qkv = self.qkv_proj(x).view(batch, rows, -1, self.head_dim)
         qk = rotate(qkv[:, :, : self.heads + self.kv_heads], *rotary)
-        q, k = qk.split((self.heads, self.kv_heads), dim=2)
-        k, v = k.transpose(1, 2), qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        q, k = qk[:, :, : self.heads], qk[:, :, self.heads :].transpose(1, 2)
+        v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if cache is not None:
             k, v = cache.write(self.layer, start, k, v)
-        return self.o_proj(attend(q, k, v, sight))
+        out: Tensor = self.o_proj(attend(q, k, v, sight))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -86,7 +87,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
+        return out
 
 
 class DecoderLayer(nn.Module):
@@ -108,7 +110,8 @@ class DecoderLayer(nn.Module):
         start: int,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), rotary, sight, cache, start)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Transformer(nn.Module):
@@ -186,7 +189,8 @@ class Transformer(nn.Module):
         with any_shape(ids.device):
             for layer in self.layers:
                 x = layer(x, rotary, sight, cache, start)
-        return self.norm(x)
+        out: Tensor = self.norm(x)
+        return out
 
     def fixed(self, ids: Tensor, visible_end: Tensor, cache: FixedRows, size: int) -> Tensor:
         """:meth:`forward` at a fixed shape: where the window stands, only the device knows.
@@ -208,11 +212,13 @@ class Transformer(nn.Module):
         rotary = self.rotary_at(positions, x.dtype)
         for layer in self.layers:
             x = layer(x, rotary, sight, cache, 0)
-        return self.norm(x)
+        out: Tensor = self.norm(x)
+        return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden_size) to (..., vocab_size)."""
-        return self.lm_head(hidden)
+        out: Tensor = self.lm_head(hidden)
+        return out
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache for this model, on its device and in its dtype."""

@@ -225,7 +225,14 @@ DIGITS = Source(
     ("for digit in str(number):", "    n = int(digit)"),
     lambda number: [int(digit) for digit in str(number)],
 )
-LISTS = ([], [0], [1], [-1], [5, 2, 8, 1, 9, 4, 7, 3, 6], [-7, 12, -4, 0, 3, 12, 25, -30, 18, 60])
+LISTS: tuple[list[int], ...] = (
+    [],
+    [0],
+    [1],
+    [-1],
+    [5, 2, 8, 1, 9, 4, 7, 3, 6],
+    [-7, 12, -4, 0, 3, 12, 25, -30, 18, 60],
+)
 
 
 def _calls(source: Source, constants: tuple[int, ...]) -> list[list[Any]]:
@@ -499,9 +506,10 @@ def _distinct_ops(
 
 def _text_turns(rng: random.Random, d: float) -> tuple[Function, tuple[str, Function] | None]:
     ops = _distinct_ops(_text_op, rng, d, rng.randint(2, ceiling(2, 4, d)))
-    extra, last = ops.pop(), _text_result(rng)
+    taken, last = ops.pop(), _text_result(rng)
+    extra: Op | None = taken
     if len(ops) == 1 and not last.name or rng.random() < 0.5:
-        ops, extra = [*ops, extra], None
+        ops, extra = [*ops, taken], None
     function = _pipeline("text", "a text", [*ops, last], TEXTS)
     if extra is None or last.name or rng.random() < 0.3:
         return function, None
@@ -556,7 +564,8 @@ def _choice(test: Part, yes: Part, no: Part) -> Function:
     body = [f"if {test.code}:", f"    return {yes.code}", "else:", f"    return {no.code}"]
 
     def reference(x: int) -> int:
-        return yes.run(x) if test.run(x) else no.run(x)
+        chosen: int = yes.run(x) if test.run(x) else no.run(x)
+        return chosen
 
     name = f"if_{test.name}_{yes.name}_else_{no.name}"
     return Function(name, "x", wording, body, reference, NUMBERS)

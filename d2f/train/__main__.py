@@ -185,7 +185,7 @@ class Run:
         start = time.perf_counter()
         rate = schedule(self.recipe, self.tokens)
         loss = self.loss(self.net, batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -219,7 +219,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     for field in fields(Recipe):
-        kind = {int: int, float: float}.get(field.type, str)
+        kind = field.type if field.type in (int, float) else str
         parser.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, help="overrides the recipe"
         )

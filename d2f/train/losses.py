@@ -38,7 +38,8 @@ def hidden_states(net: Transformer, batch: Batch, *, foresight: bool = False) ->
     cos, sin = (table[where] for table in net.rotary(0, net.config.max_length, x.dtype))
     for layer in net.layers:
         x = layer(x, (cos, sin), mask, None, 0)
-    return net.norm(x)
+    out: Tensor = net.norm(x)
+    return out
 
 
 def target_logits(net: Transformer, batch: Batch, *, foresight: bool = False) -> Tensor:

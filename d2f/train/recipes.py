@@ -1,11 +1,12 @@
 """One recipe per embedded model: shape, objective, budget."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from d2f.shape import ModelConfig
 from d2f.train.vocabulary import VOCAB_SIZE
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 256,
     "intermediate_size": 672,

@@ -59,7 +59,7 @@ def train_tokenizer(folder: Path, problems_per_task: int = 5000, seed: int = 0) 
         show_progress=False,
     )
     bpe.train_from_iterator(corpus(problems_per_task, seed), trainer)
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         eos_token=END,
         pad_token=PAD,
