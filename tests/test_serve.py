@@ -18,7 +18,7 @@ from servers import serving
 from tiny import Watched
 from torch import Tensor
 
-from d2f import ARConfig, D2FConfig, Model, StepEvent, Trace
+from d2f import ARConfig, D2FConfig, Model, StepEvent, Trace, generate, load_model
 from d2f.catalogue.pairs import PUBLISHED_PAIRS
 from d2f.config import config_to_dict
 from d2f.events import event_from_dict
@@ -304,9 +304,15 @@ def test_a_worker_hands_over_events_and_says_when_it_is_idle():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"queue": -1}, "queue"), ({"max_tokens": 0}, "max")]
+    ("changes", "message"),
+    [
+        ({"queue": -1}, "queue"),
+        ({"max_tokens": 0}, "max"),
+        ({"key": "sk\n"}, "the API key"),
+        ({"key": "“sk”"}, "the API key"),
+    ],
 )
-def test_limits_that_cannot_be_are_refused(changes: dict[str, int], message: str):
+def test_limits_that_cannot_be_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         Options("mini-d2f", **changes)
 
@@ -317,6 +323,22 @@ def test_a_folder_loads_with_the_settings_of_its_name(tmp_path: Path, tokenizer_
         told = messages(httpx.post(f"{url}/events", json={"messages": CHAT}, timeout=60))
     header = Trace.from_json(json.dumps(told[0][1])).header
     assert (header.decoder, header.model, header.config.max_new_tokens) == ("ar", "mini-ar", 3)
+
+
+def test_a_model_without_a_template_completes_prompts(tmp_path: Path, tokenizer_folder: Path):
+    folder = save_models(tmp_path, tokenizer_folder) / "mini-ar"
+    (folder / "chat_template.jinja").unlink()
+    app = load_app(Options(str(folder), max_tokens=3))
+    expected = generate(
+        model := load_model(folder), model.tokenizer.encode("Hi"), ARConfig(max_new_tokens=3)
+    )
+    with serving(app) as url, httpx.Client(base_url=url, timeout=60) as client:
+        told = client.post("/completions", json={"model": "mini-ar", "prompt": "Hi"}).json()
+        assert told["choices"][0]["text"] == expected.text
+        chat = client.post("/chat/completions", json={"model": "mini-ar", "messages": CHAT})
+    error = chat.json()["error"]
+    assert (chat.status_code, error["param"]) == (400, "messages")
+    assert error["message"].startswith("this tokenizer has no chat template")
 
 
 def test_the_command_line_says_what_is_wrong_in_one_line(capsys: pytest.CaptureFixture[str]):

@@ -125,7 +125,8 @@ def load_app(options: Options) -> FastAPI:
     model = load_engine(options.model, engine, options.adapter)
     config = _default(model)
     warm = min(WARM_UP_TOKENS, options.max_tokens)
-    hello = model.tokenizer.encode_chat([{"role": "user", "content": "Hello"}])
+    # A prompt of no template: a base model has none, and completes prompts all the same.
+    hello = model.tokenizer.encode_raw("Hello")
     generate(model, hello, replace(config, max_new_tokens=warm))
     return create_app(model, config, options)
 
