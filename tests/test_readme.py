@@ -2,12 +2,17 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
 
+from d2f.__main__ import COMMANDS
 from d2f.bench import report
 from d2f.bench.suite import ALL
 from d2f.catalogue.pairs import (
@@ -17,7 +22,7 @@ from d2f.catalogue.pairs import (
     pair_memory,
     published_needs,
 )
-from d2f.catalogue.sizes import gigabytes, needs_table
+from d2f.catalogue.sizes import gigabytes
 from d2f.config import config_to_dict
 
 ROOT = Path(__file__).parent.parent
@@ -58,8 +63,16 @@ RESULT = {
 }
 
 
-def section(title: str) -> str:
-    return re.split(r"^## ", README.partition(f"\n## {title}\n")[2], flags=re.M)[0]
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.glob("docs/*.md"))}
+PAGES |= {name: ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+
+
+def text_of(page: str) -> str:
+    return PAGES[page].read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)\n```$", text_of(page), flags=re.M | re.S)
 
 
 def test_the_front_matter_describes_a_space_that_starts() -> None:
@@ -77,15 +90,12 @@ def test_the_front_matter_describes_a_space_that_starts() -> None:
     )
 
 
-def test_figures_are_those_of_the_committed_benchmark() -> None:
-    assert report.rendered(README, report.read_result()) == README
+@pytest.mark.parametrize("page", report.PARTS)
+def test_figures_are_those_of_the_committed_benchmark(page: str) -> None:
+    assert report.rendered(page, text_of(page), report.read_result()) == text_of(page)
 
 
 def test_memory_needs_are_those_that_loading_and_the_page_go_by() -> None:
-    lines = section("Published models").splitlines()
-    table = needs_table(published_needs()).splitlines()
-    first = lines.index(report.NEEDS_BEGIN) + 1
-    assert lines[first : lines.index(report.NEEDS_END)] == table
     sizes = {name: gigabytes(pair_memory(pair)) for name, pair in PUBLISHED_PAIRS.items()}
     for need in published_needs()[::3]:
         assert need.weights == "bfloat16"
@@ -111,20 +121,66 @@ def test_two_commands_come_first() -> None:
     ]
 
 
-def test_files_of_the_layout_exist() -> None:
-    folder, missing = "", []
-    for line in section("Layout").partition("```text\n")[2].partition("```")[0].splitlines():
+def test_the_readme_is_short_and_counts_what_it_asks_to_read() -> None:
+    assert len(README.splitlines()) <= 130
+    said = re.search(r"<!-- lines:begin -->([\d,]+)<!-- lines:end -->", README)
+    order = README.partition("\n## Read the code\n")[2].partition("\n## ")[0]
+    folder, files = "", []
+    for name in re.findall(r"`([\w/]+\.py)`", order):
+        folder = name.rpartition("/")[0] or folder
+        files.append(ROOT / folder / name.rpartition("/")[2])
+    assert len(files) == 10
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
+    assert said is not None
+    assert abs(lines - int(said[1].replace(",", ""))) <= 100, lines
+
+
+def test_files_of_the_layout_exist_and_none_is_left_out() -> None:
+    folder, named = "", set()
+    layout = text_of("docs/architecture.md").partition("\n## Layout\n")[2]
+    for line in layout.partition("```text\n")[2].partition("```")[0].splitlines():
         name = line.split()[0]
         path = ROOT / (folder if line.startswith(" ") else "") / name
         folder = folder if line.startswith(" ") else name
-        if not (path.is_dir() if name.endswith("/") else path.is_file()):
-            missing.append(str(path.relative_to(ROOT)))
-    assert missing == []
+        assert path.is_dir() if name.endswith("/") else path.is_file(), name
+        named.add(path)
+    hidden = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "generate.py", "models.py"}
+    engine = {path for path in (ROOT / "d2f").iterdir() if path.name not in hidden}
+    assert engine - named == set()
 
 
-def test_pictures_and_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_and_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text_of(page)):
+        name, _, anchor = target.partition("#")
+        path = (PAGES[page].parent / name) if name else PAGES[page]
+        assert path.exists(), target
+        titles = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), flags=re.M) if anchor else []
+        slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not anchor or anchor in slugs, target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_in_python_are_python(page: str) -> None:
+    for block in blocks(page, "python"):
+        compile(block, page, "exec")
+
+
+COMMAND = re.compile(r"^(?:python -m d2f|d2f) (\w+) ?(.*)$", flags=re.M)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_have_the_options_they_are_given(page: str) -> None:
+    shell = [block for kind in ("bash", "sh") for block in blocks(page, kind)]
+    for name, rest in COMMAND.findall("\n".join(shell).replace("\\\n", "")):
+        parse = import_module(COMMANDS[name][0]).parse
+        parse(shlex.split(rest.partition("&&")[0], comments=True))
+
+
+def test_the_readmes_example_runs() -> None:
+    example = [sys.executable, "-c", blocks("README.md", "python")[0]]
+    done = subprocess.run(example, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "#### 5 " in done.stdout
 
 
 def test_report_states_machine_speeds_accuracy_and_both_absolutes() -> None:
@@ -141,31 +197,33 @@ def test_report_states_machine_speeds_accuracy_and_both_absolutes() -> None:
     )
 
 
-def test_report_writes_between_its_markers_only() -> None:
-    needs = f"{report.NEEDS_BEGIN}\nstale\n{report.NEEDS_END}"
-    text = f"above\n{report.BEGIN}\nstale\n{report.END}\nbetween\n{needs}\nbelow\n"
-    once = report.rendered(text, RESULT)
-    assert once == report.rendered(once, RESULT) != text
-    assert once.startswith(f"above\n{report.BEGIN}\n")
-    assert f"{report.END}\nbetween\n{report.NEEDS_BEGIN}\n| pair | weights" in once
-    assert once.endswith(f"{report.NEEDS_END}\nbelow\n")
+@pytest.mark.parametrize("page", report.PARTS)
+def test_report_writes_between_its_markers_only(page: str) -> None:
+    begin, end = (f"<!-- {report.PARTS[page][0]}:{side} -->" for side in ("begin", "end"))
+    text = f"above\n{begin}\nstale\n{end}\nbelow\n"
+    once = report.rendered(page, text, RESULT)
+    assert once == report.rendered(page, once, RESULT) != text
+    assert once.startswith(f"above\n{begin}\n| ") or once.startswith(f"above\n{begin}\nAll tasks")
+    assert once.endswith(f"\n{end}\nbelow\n")
     assert "stale" not in once
-    for markers in ("", f"{report.BEGIN}{report.END}", needs):
-        with pytest.raises(ValueError, match="markers"):
-            report.rendered(markers, RESULT)
+    for markers in ("", f"{end}{begin}"):
+        with pytest.raises(ValueError, match=f"{page} must hold the markers"):
+            report.rendered(page, markers, RESULT)
 
 
-def test_stale_readme_is_told_and_rewritten(
+def test_stale_pages_are_told_and_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme, result = tmp_path / "README.md", tmp_path / "mini.json"
-    markers = (report.BEGIN, report.END, report.NEEDS_BEGIN, report.NEEDS_END)
-    readme.write_text("\n".join(markers))
-    result.write_text(json.dumps(RESULT))
-    monkeypatch.setattr(report, "README", readme)
-    monkeypatch.setattr(report, "RESULT", result)
+    (tmp_path / "docs").mkdir()
+    for page, (word, _) in report.PARTS.items():
+        (tmp_path / page).write_text(f"<!-- {word}:begin -->\n<!-- {word}:end -->")
+    (tmp_path / "mini.json").write_text(json.dumps(RESULT))
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "RESULT", tmp_path / "mini.json")
     assert report.main(["--check"]) == 1
-    assert "python -m d2f.bench.report" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"stale: {', '.join(report.PARTS)}; run python -m d2f.bench.report\n"
+    )
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
-    assert "Abacus" in readme.read_text()
+    assert "Abacus" in (tmp_path / "README.md").read_text()

@@ -1,14 +1,14 @@
-"""Benchmark results in writing: the terminal's table, and the README's, made from committed JSON.
+"""Benchmark results in writing: the terminal's table, and those of README and docs.
 
-``python -m d2f.bench.report`` rewrites README.md between its markers, the table of computed memory
-needs included; ``--check`` compares only, so no figure in the README can drift from its source.
-Loads no model and measures nothing.
+``python -m d2f.bench.report`` rewrites the pages of :data:`PARTS` between their markers from
+committed JSON, computed memory needs included; ``--check`` compares only, so no figure there can
+drift from its source. Loads no model and measures nothing.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,7 @@ from d2f.places import ASSETS
 from d2f.policy import kind_of
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
 RESULT = ASSETS / "bench" / "mini.json"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-NEEDS_BEGIN, NEEDS_END = "<!-- needs:begin -->", "<!-- needs:end -->"
 NOT_YET = "Not measured yet."
 
 Result = Mapping[str, Any]
@@ -128,14 +125,14 @@ def _told(row: Result, rows: Sequence[Result]) -> str:
     return " ".join([kind_of(row["decoder"]).label, *changes])
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Numbers, from the third column on, stand right."""
-    rule = ["---" if index < 2 else "---:" for index in range(len(header))]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Columns behind the first ``left`` hold numbers, which stand right."""
+    rule = ["---" if index < left else "---:" for index in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
 def markdown_report(result: Result | None) -> str:
-    """What stands between the README's markers; None: nothing was measured yet."""
+    """All results, task by task; None: nothing was measured yet."""
     if result is None:
         return NOT_YET
     together = [cells(row) for row in result["results"] if row["task"] == ALL]
@@ -164,31 +161,61 @@ def read_results() -> list[Result]:
     return [json.loads(path.read_text()) for path in sorted(RESULT.parent.glob("*.json"))]
 
 
-def rendered(readme: str, result: Result | None) -> str:
-    """``readme`` with the parts between its markers written anew."""
-    readme = _between(readme, BEGIN, END, markdown_report(result))
-    return _between(readme, NEEDS_BEGIN, NEEDS_END, needs_table(published_needs()))
+def summary(result: Result | None) -> str:
+    """The README's rows: all tasks together, and the ratios."""
+    if result is None:
+        return NOT_YET
+    kept = (0, 2, 3, 4, 6, 7)
+    rows = [cells(row) for row in result["results"] if row["task"] == ALL]
+    table = [[row[i] for i in kept] for row in (COLUMNS, *rows)]
+    machine = result["machine"]
+    lines = [
+        markdown_table(table[0], table[1:], left=1),
+        "",
+        *(f"- {line}" for line in ratio_lines(result)),
+        f"- Measured on {machine['cpu']}, {machine['cores']} cores, {result['dtype']}.",
+    ]
+    return "\n".join(lines)
 
 
-def _between(readme: str, first: str, last: str, text: str) -> str:
-    before, begin, rest = readme.partition(first)
+# The generated part of each page, by the word of its markers.
+PARTS: dict[str, tuple[str, Callable[[Result | None], str]]] = {
+    "README.md": ("summary", summary),
+    "docs/results.md": ("bench", markdown_report),
+    "docs/published-models.md": ("needs", lambda result: needs_table(published_needs())),
+}
+
+
+def rendered(page: str, text: str, result: Result | None) -> str:
+    """The ``text`` of a page of :data:`PARTS` with the part between its markers written anew.
+
+    Raises:
+        InvalidInput: the markers are not there.
+    """
+    word, write = PARTS[page]
+    first, last = f"<!-- {word}:begin -->", f"<!-- {word}:end -->"
+    before, begin, rest = text.partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
-        raise InvalidInput(f"README.md must hold the markers {first} and {last}, in this order")
-    return f"{before}{begin}\n{text}\n{end}{after}"
+        raise InvalidInput(f"{page} must hold the markers {first} and {last}, in this order")
+    return f"{before}{begin}\n{write(result)}\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m d2f.bench.report", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
     args = parser.parse_args(argv)
-    old = README.read_text(encoding="utf-8")
-    new = rendered(old, read_result())
-    if args.check and old != new:
-        print("README.md is stale: run python -m d2f.bench.report", file=sys.stderr)
+    result, stale = read_result(), []
+    for page in PARTS:
+        old = (ROOT / page).read_text(encoding="utf-8")
+        new = rendered(page, old, result)
+        if old != new:
+            stale.append(page)
+            if not args.check:
+                (ROOT / page).write_text(new, encoding="utf-8")
+    if args.check and stale:
+        print(f"stale: {', '.join(stale)}; run python -m d2f.bench.report", file=sys.stderr)
         return 1
-    if old != new:
-        README.write_text(new, encoding="utf-8")
     return 0
 
 
