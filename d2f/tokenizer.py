@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
@@ -82,8 +83,8 @@ class Tokenizer:
 
         Raises:
             ValueError: a role is none of these, content holds a special token's text (a mask or
-                end token typed by a visitor would otherwise become that token), or no template
-                ships with the model.
+                end token typed by a visitor would otherwise become that token), no template ships
+                with the model, or its template refuses the chat.
         """
         for message in messages:
             if message["role"] not in ROLES:
@@ -91,9 +92,12 @@ class Tokenizer:
             self._refuse_special(message["content"])
         if self._hf.chat_template is None:
             raise InvalidInput("this tokenizer has no chat template; encode plain text instead")
-        text = self._hf.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = self._hf.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise InvalidInput(f"the model's chat template refuses this chat: {error}") from error
         return self._hf.encode(text, add_special_tokens=False)
 
     def decode(self, ids: Iterable[int]) -> str:

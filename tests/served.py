@@ -37,3 +37,11 @@ def messages(response: httpx.Response) -> list[tuple[str, Any]]:
             done = fields["data"] == "[DONE]"
             events.append((fields.get("event", ""), done or json.loads(fields["data"])))
     return events
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error, which has every field of OpenAI's."""
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "\n" not in error["message"] and len(error["message"]) <= 1003
+    return error

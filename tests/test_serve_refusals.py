@@ -1,19 +1,13 @@
 """What the service refuses, and in which words: OpenAI's error object, whatever happened."""
 
-import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-import torch
-from served import CHAT, CONFIGS, messages, small_model
+from served import CHAT, CONFIGS, error_of, small_model
 from servers import serving
 
-from d2f.errors import ComputeError, LoadError, TooLittleMemory
-from d2f.serve.__main__ import main
-from d2f.serve.refused import Refused, refusal
 from d2f.serve.service import Options, create_app
 from d2f.tokenizer import Tokenizer
 
@@ -30,14 +24,6 @@ def client(tokenizer: Tokenizer) -> Iterator[httpx.Client]:
 
 def ask(client: httpx.Client, **changes: Any) -> httpx.Response:
     return client.post("/chat/completions", json={"model": "small-ar", "messages": CHAT} | changes)
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error, which has every field of OpenAI's."""
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert "\n" not in error["message"] and len(error["message"]) <= 1003
-    return error
 
 
 @pytest.mark.parametrize(
@@ -124,27 +110,6 @@ def test_other_addresses_are_refused_in_the_same_form(client: httpx.Client):
         response = client.request(method, path)
         assert response.status_code == status
         assert f"{method} /v1{path}" in response.json()["error"]["message"]
-
-
-def test_a_failing_run_is_told_in_the_stream_and_logged(
-    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
-):
-    model = small_model("ar", tokenizer)
-    model.net.norm.weight = torch.nn.Parameter(torch.ones(7), requires_grad=False)
-    app = create_app(model, CONFIGS["ar"], Options(model.name))
-    with serving(app) as url, httpx.Client(base_url=url, timeout=10) as client:
-        ((_, _), (kind, told)) = messages(client.post("/events", json={"messages": CHAT}))
-        assert (kind, told["error"]["type"]) == ("error", "server_error")
-        asked = {"model": model.name, "messages": CHAT}
-        (_, told) = [d for _, d in messages(_stream(client, asked))]
-        assert told["error"]["message"] == "the run failed on the server; its log says more"
-        response = client.post("/chat/completions", json=asked)
-        assert (response.status_code, response.json()) == (500, told)
-    assert caplog.text.count("a run failed") == 3
-
-
-def _stream(client: httpx.Client, asked: dict[str, Any]) -> httpx.Response:
-    return client.post("/chat/completions", json=asked | {"stream": True})
 
 
 @pytest.mark.parametrize(
@@ -318,105 +283,3 @@ def test_probabilities_of_a_prompt_are_refused_in_words(client: httpx.Client):
     )
     error = error_of(client.post("/completions", json=asked | {"echo": False}))
     assert error["message"].startswith("logprobs: no probabilities are told, so tasks that compare")
-
-
-class Failing:
-    """A tokenizer that fails as it is told to."""
-
-    def __init__(self, tokenizer: Tokenizer, error: Exception) -> None:
-        self._tokenizer, self._error = tokenizer, error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def encode_chat(self, chat: Any) -> list[int]:
-        raise self._error
-
-
-@pytest.mark.parametrize("path", ["chat/completions", "events"])
-def test_a_fault_before_the_run_is_answered_and_logged_once_and_briefly(
-    tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture, path: str
-):
-    model = small_model("ar", tokenizer)
-    broken = replace(model, tokenizer=Failing(tokenizer, ZeroDivisionError("x" * 100_000)))
-    app = create_app(broken, CONFIGS["ar"], Options(model.name))
-    asked = {"messages": CHAT} | ({"model": model.name} if path != "events" else {})
-    with serving(app) as url:
-        response = httpx.post(f"{url}/{path}", json=asked, timeout=30)
-    error = error_of(response)
-    assert (response.status_code, error["type"]) == (500, "server_error")
-    assert error["message"] == "the run failed on the server; its log says more"
-    (record,) = caplog.records
-    said = record.getMessage()
-    assert "in encode_chat" in said and said.count("Traceback") == 1 and len(said) < 8100
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "kind"),
-    [
-        (ComputeError("the model computed NaN"), 500, "server_error"),
-        (LoadError("the weights are gone"), 500, "server_error"),
-        (TooLittleMemory("9 GB are free"), 503, "server_error"),
-        (Refused(404, "no"), 404, "not_found_error"),
-    ],
-)
-def test_errors_of_the_model_are_the_servers(
-    error: Exception, status: int, kind: str, caplog: pytest.LogCaptureFixture
-):
-    told = refusal(error)
-    assert (told.status, told.to_dict()["error"]["type"]) == (status, kind)
-    assert str(told) == str(error)
-    assert "Traceback" not in caplog.text
-
-
-def test_a_run_that_computes_nothing_usable_says_so(
-    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-):
-    """What decoding tells of itself reaches the client in its words, whole and streamed."""
-    model = small_model("ar", tokenizer)
-
-    def nan(*_: Any) -> Any:
-        raise ComputeError("the model computed NaN in float16: run it in float32")
-
-    monkeypatch.setattr(model.net, "forward", nan)
-    app = create_app(model, CONFIGS["ar"], Options(model.name))
-    with serving(app) as url, httpx.Client(base_url=url, timeout=30) as client:
-        whole = ask(client)
-        assert whole.status_code == 500
-        assert error_of(whole)["message"].startswith("the model computed NaN in float16")
-        assert messages(ask(client, stream=True))[-1] == ("", whole.json())
-        assert messages(client.post("/events", json={"messages": CHAT}))[-1] == (
-            "error",
-            whole.json(),
-        )
-
-
-def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
-    client: httpx.Client, caplog: pytest.LogCaptureFixture
-):
-    with socket.create_connection((client.base_url.host, client.base_url.port)) as raw:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
-        raw.sendall(head.encode())
-    assert ask(client, max_tokens=1).status_code == 200
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--port", "{taken}"], "d2f.serve: port {taken} is taken: --port {next}"),
-        (["--port", "65536"], "d2f.serve: --port must be 0 to 65535, got 65536"),
-        (["--port", "-1"], "d2f.serve: --port must be 0 to 65535, got -1"),
-        (["--host", "192.0.2.1"], "d2f.serve: the address cannot be had: Cannot assign"),
-    ],
-)
-def test_an_address_that_cannot_be_had_is_told_in_one_line(
-    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        places = {"taken": port, "next": port + 1}
-        given = [each.format(**places) for each in argv]
-        assert main(["--model", "mini-d2f", *given]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(message.format(**places)) and said.count("\n") == 1

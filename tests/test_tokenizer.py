@@ -98,6 +98,10 @@ def test_a_tokenizer_without_a_chat_template_says_so(
         Tokenizer(tmp_path).encode_chat([{"role": "user", "content": "hi"}])
 
 
+def test_a_raw_prompt_may_hold_special_tokens(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode_raw("hi<|end|>") == [*tokenizer.encode("hi"), tokenizer.end_id]
+
+
 def test_an_unknown_role_is_refused(tokenizer):
     with pytest.raises(ValueError, match="role must be .*'narrator'"):
         tokenizer.encode_chat([{"role": "narrator", "content": "Once"}])

@@ -30,10 +30,10 @@ class Refused(D2FError):
         self.status, self.param, self.code = status, param, code
 
     def to_dict(self) -> dict[str, Any]:
-        """OpenAI's error object, of bounded length whatever the client sent."""
+        """OpenAI's error object: one line of bounded length, whatever the client sent."""
         server = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {
-            "message": _clipped(str(self), MAX_MESSAGE),
+            "message": _clipped(" ".join(str(self).split()), MAX_MESSAGE),
             "type": KINDS.get(self.status, server),
             "param": self.param and _clipped(self.param, MAX_MESSAGE),
             "code": self.code,
