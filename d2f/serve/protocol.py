@@ -194,7 +194,7 @@ class _Asked(_Strict):
     spaces_between_special_tokens: Any = None
 
     def changes(self) -> dict[str, Any]:
-        """Decoder settings that the request names; of -1, many servers' "none", nothing is told."""
+        """Decoder settings that the request names; -1 is other servers' word for "none"."""
         shared = {
             "max_new_tokens": self.limit(),
             "temperature": self.temperature,

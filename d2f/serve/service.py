@@ -28,7 +28,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
-from d2f.config import ARConfig, D2FConfig, DecodeConfig
+from d2f.config import D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
 from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput
@@ -271,12 +271,10 @@ class Service:
 
     def _check_blocks(self, config: DecodeConfig, default: DecodeConfig) -> None:
         """Blocks decide how wide a step is, and what a compiled model holds: no client's choice."""
-        if isinstance(config, ARConfig):
-            return
-        most = max(self._options.max_tokens, default.block_size or 0)
-        if config.block_size is not None and config.block_size > most:
-            message = f"block_size must be at most {most}, got {config.block_size}"
-            raise Refused(400, message, "block_size")
+        size = getattr(config, "block_size", None) or 0
+        most = max(self._options.max_tokens, getattr(default, "block_size", None) or 0)
+        if size > most:
+            raise Refused(400, f"block_size must be at most {most}, got {size}", "block_size")
         if self._model.fixed is None or not isinstance(config, D2FConfig):
             return
         for name in ("block_size", "max_active_blocks"):
