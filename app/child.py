@@ -12,26 +12,43 @@ import traceback
 from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
+from time import sleep
 from typing import Any
 
-STOP = "stop"  # what the server says in mid-run; all else is a run to compute
-STEP, DONE, FAILED = "step", "done", "failed"
+# What the server says; all else is a run to compute.
+STOP, READY = "stop", "ready"
+# What this process says. It answers READY as soon as it could begin a run.
+STEP, DONE, FAILED, ALIVE = "step", "done", "failed", "alive"
+BEAT = 1.0  # seconds between two signs of life while it is at work
 
 
 class Child:
-    """The process's end of the pipe; reads it all the time, so that a run can be stopped."""
+    """The process's end of the pipe.
+
+    It listens all the time, so that a run can be stopped, and gives signs of life while it is at
+    work, which loading torch or a model is as well.
+    """
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._asked: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+        self._asked: SimpleQueue[Any] = SimpleQueue()
         self._stop = Event()
-        Thread(target=self._listen, daemon=True).start()
+        self._lock = Lock()
+        self._idle = False
+        for work in (self._listen, self._beat):
+            Thread(target=work, daemon=True).start()
 
     def serve(self, compute: Callable[..., Generator[Any, None, None]]) -> None:
         """Computes one run after the other, for as long as the server lives."""
         while True:
-            self._run(compute(*self._asked.get(), self._stop.is_set))
+            self._idle = True
+            asked = self._asked.get()
+            self._idle = False
+            if asked == READY:
+                self._say(READY)
+            else:
+                self._run(compute(*asked, self._stop.is_set))
 
     def _run(self, steps: Generator[Any, None, None]) -> None:
         try:
@@ -61,9 +78,16 @@ class Child:
             )
             os._exit(1)
 
-    def _say(self, kind: str, value: Any) -> None:
+    def _beat(self) -> None:
+        while True:
+            sleep(BEAT)
+            if not self._idle:
+                self._say(ALIVE)
+
+    def _say(self, kind: str, value: Any = None) -> None:
         try:
-            self._pipe.send((kind, value))
+            with self._lock:
+                self._pipe.send((kind, value))
         except ConnectionError:
             os._exit(0)  # the server is gone
 

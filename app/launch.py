@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import gradio as gr
@@ -84,15 +84,16 @@ def serve(page: gr.Blocks, args: argparse.Namespace) -> None:
     """Shows the page to visitors until the program is to end."""
     # What ends a container ends the page as Ctrl+C does: a store uploads what waits at exit.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _, local, public = page.launch(
-        server_name=args.host,
-        server_port=args.port,
-        share=args.share,
-        auth=args.auth,
-        mcp_server=args.mcp,
-        prevent_thread_lock=args.share,
-        **launch_options(),
-    )
-    if args.share:
-        print(share_note(local, public), flush=True)
-        page.block_thread()
+    with suppress(KeyboardInterrupt):  # the end, as for Gradio once it waits for it
+        _, local, public = page.launch(
+            server_name=args.host,
+            server_port=args.port,
+            share=args.share,
+            auth=args.auth,
+            mcp_server=args.mcp,
+            prevent_thread_lock=args.share,
+            **launch_options(),
+        )
+        if args.share:
+            print(share_note(local, public), flush=True)
+            page.block_thread()

@@ -25,6 +25,7 @@ from .lanes import Lane, Moved, Opened, Stopped
 INTERVAL = 1 / 30
 HEARTBEAT = 1.0
 BUDGET = 120.0
+LOADING = 1800.0  # seconds that models may take to load, compiling included
 PATIENCE = 0.05  # seconds to wait for another machine before looking around
 FAREWELL = 0.5  # seconds at most that the next run waits for the last one's end to be told
 WAITING, PREPARING, RUNNING, DONE, STOPPED = "waiting", "preparing", "running", "done", "stopped"
@@ -98,7 +99,8 @@ class Race:
     ``prepare`` opens the lanes on the device thread, so loading a model waits its turn as well; it
     is told how to ask whether the run is to end. ``budget`` bounds the seconds of wall clock for
     which the lanes may hold the device. Setting ``stop`` ends the work within one step, like
-    :meth:`stop`.
+    :meth:`stop`. A step of this process that never ends holds the device for ever, since no thread
+    can be killed; lanes elsewhere are asked to end, and need not comply.
 
     As a context it keeps the device, for ``FAREWELL`` at most, until it is left: on a CPU, whatever
     is still to be told of this run would slow the next.
@@ -206,11 +208,13 @@ class Race:
     def _run(self) -> None:
         if self._over():
             return
-        self.phase = PREPARING
+        self.phase, self._until = PREPARING, time.monotonic() + LOADING
         self.lanes, moves = self._prepare(self._over)
         self.phase, self._until = RUNNING, time.monotonic() + self._budget
         for moved in moves:
             self._moved.put(moved)
+        if not self.lanes and not self.stopping:
+            raise Overdue(f"The models were not there after {LOADING / 60:g} minutes. Try again.")
         if self._over() and not self.stopping:
             self._cut()
 

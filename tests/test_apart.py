@@ -1,28 +1,37 @@
 """The models' own process: the same race, event for event, whatever becomes of a run or of it."""
 
+import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 from folders import save_pair
+from processes import eventually, running
 
-from app.apart import Apart, lanes_apart
+from app.apart import GRACE, Apart, lanes_apart
 from app.api import _generate
 from app.child import portable
 from app.conversation import Conversation
 from app.lanes import Host, Question, forget_models, loaded_model, pair_lanes
-from app.race import merge, never
+from app.race import Device, Overdue, Race, merge, never
 from app.rivals import Transformers, rival_pair
 from app.run import SETTINGS, tell
 from app.visitors import Visitor, Visitors
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
+from d2f.tokenizer import Message
 
 ME = Visitor("me")
 ROOT = Path(__file__).parents[1]
@@ -94,21 +103,151 @@ def test_what_a_run_raised_reaches_the_visitor_and_the_next_run_works(pair: Pair
     assert '"kind":"end"' in told(pair, apart)
 
 
-def test_a_process_that_died_fails_its_run_and_another_takes_its_place(pair: Pair, apart: Apart):
-    lanes, moves = lanes_apart(apart)(question(pair, tokens=400), Host(), never)
-    dead = apart._process.pid
-    apart._process.kill()
-    with pytest.raises(RuntimeError, match=f"models' process ended, code -{signal.SIGKILL}"):
-        list(moves)
-    for lane in lanes:
-        lane.close()
+class Asleep(Conversation):
+    """Reading it never ends, in a place that lets other threads run, as torch's kernels do."""
+
+    def messages(self, lane: int, prompt: str) -> list[Message]:
+        time.sleep(600)
+        return []
+
+
+class Spinning(Conversation):
+    """Reading it never ends, in C, and no other thread runs."""
+
+    def messages(self, lane: int, prompt: str) -> list[Message]:
+        re.match("(a+)+$", 64 * "a" + "b")
+        return []
+
+
+def freeze(process: SpawnProcess) -> None:
+    os.kill(process.pid, signal.SIGSTOP)
+
+
+def kill(process: SpawnProcess) -> None:
+    process.kill()
+    assert eventually(lambda: not running(process.pid))
+
+
+def in_mid_run(
+    pair: Pair, apart: Apart, then: Callable[[], None], stop: Event | None = None
+) -> dict[str, Any]:
+    """The last message of a run to which something happens after its first steps."""
+    host = Host(pairs={pair.name: pair}, elsewhere=lanes_apart(apart))
+    values = [400 if name == "max_new_tokens" else getattr(pair.config, name) for name in SETTINGS]
+    run = tell("Hello", pair.name, values, None, host, stop=stop)
+    while not any(m["kind"] == "step" for m in json.loads(next(run).packed)["messages"]):
+        pass
+    then()
+    *_, last = run
+    return json.loads(last.packed)["messages"][-1]
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [(freeze, "gave no sign of life for 3 s"), (kill, f"ended, code -{signal.SIGKILL}")],
+)
+def test_a_process_that_hangs_or_dies_fails_its_run_and_another_takes_its_place(
+    pair: Pair,
+    apart: Apart,
+    happens: Callable[[SpawnProcess], None],
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
     assert '"kind":"end"' in told(pair, apart)
-    assert apart._process.pid != dead
-    # Between two runs it may die as well, which the next one finds out.
-    apart._process.kill()
-    apart._process.join()
-    assert "The run failed on the server (RuntimeError)" in told(pair, apart)
+    monkeypatch.setattr(apart, "silence", 3.0)
+    process = apart._process
+    pid = process.pid
+    assert in_mid_run(pair, apart, lambda: happens(process)) == {
+        "kind": "error",
+        "text": f"The models' process {why}. It was started anew: run the race again.",
+    }
+    assert not running(pid) and running(apart._process.pid)
+    assert caplog.messages == [f"the models' process {why}: it is replaced"]
+    monkeypatch.undo()
     assert '"kind":"end"' in told(pair, apart)
+
+
+@pytest.mark.parametrize("happens", [freeze, kill])
+def test_a_process_that_hung_or_died_between_runs_is_replaced_before_the_next(
+    pair: Pair,
+    apart: Apart,
+    happens: Callable[[SpawnProcess], None],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert '"kind":"end"' in told(pair, apart)
+    pid = apart._process.pid
+    monkeypatch.setattr(apart, "silence", 8.0)
+    happens(apart._process)
+    assert '"kind":"end"' in told(pair, apart)
+    assert apart._process.pid != pid and not running(pid)
+
+
+def test_stop_is_obeyed_for_a_process_that_hangs(pair: Pair, apart: Apart):
+    assert '"kind":"end"' in told(pair, apart)
+    stop, pid, since = Event(), apart._process.pid, []
+
+    def hang() -> None:
+        freeze(apart._process)
+        stop.set()
+        since.append(time.monotonic())
+
+    assert in_mid_run(pair, apart, hang, stop) == {"kind": "stopped"}
+    assert time.monotonic() - since[0] < 2 * GRACE + 1 and not running(pid)
+    assert '"kind":"end"' in told(pair, apart)
+
+
+@pytest.mark.parametrize("kind", [Asleep, Spinning])
+def test_loading_that_never_ends_is_ended(
+    kind: type[Conversation], pair: Pair, apart: Apart, monkeypatch: pytest.MonkeyPatch
+):
+    assert '"kind":"end"' in told(pair, apart)
+    monkeypatch.setattr(apart, "loading", 1.0)
+    monkeypatch.setattr("app.race.LOADING", 0.6)
+    pid = apart._process.pid
+    asked = replace(question(pair), conversation=kind(pair.name))
+    opened = partial(lanes_apart(apart), asked, Host())
+    with Device() as device, pytest.raises(Overdue, match="were not there after 0.01 minutes"):
+        list(Race(opened, device).batches())
+    assert not running(pid)
+    monkeypatch.undo()
+    assert '"kind":"end"' in told(pair, apart)
+
+
+def test_a_budget_is_kept_by_a_process_that_hangs(pair: Pair, apart: Apart):
+    assert '"kind":"end"' in told(pair, apart)
+    pid, opened = apart._process.pid, partial(lanes_apart(apart), question(pair, 400), Host())
+    with Device() as device, pytest.raises(Overdue, match="ended after 1 s"):
+        for batch in Race(opened, device, budget=1.0).batches():
+            if batch and running(pid):
+                freeze(apart._process)
+    assert not running(pid)
+    assert '"kind":"end"' in told(pair, apart)
+
+
+def test_a_run_left_before_the_process_is_up_does_not_end_it(pair: Pair):
+    apart = Apart()
+    apart.start()
+    pid = apart._process.pid
+    assert lanes_apart(apart)(question(pair), Host(), lambda: True)[0] == []
+    assert '"kind":"end"' in told(pair, apart)
+    assert apart._process.pid == pid
+    apart.close()
+
+
+def test_closing_the_program_ends_a_run_that_hangs(pair: Pair, apart: Apart):
+    assert '"kind":"end"' in told(pair, apart)
+    pid, opened = apart._process.pid, partial(lanes_apart(apart), question(pair, 400), Host())
+    with Device() as device:
+        batches = Race(opened, device).batches()
+        while not next(batches):
+            pass
+        freeze(apart._process)
+        device.closing.set()
+        since = time.monotonic()
+        device.shutdown()
+    apart.close()
+    assert time.monotonic() - since < 2 * GRACE + 1 and not running(pid)
 
 
 SERVER = """
@@ -138,21 +277,6 @@ def test_the_process_ends_with_its_server(number: signal.Signals, tmp_path: Path
         assert running(pid)
         server.send_signal(number)
     assert eventually(lambda: not running(pid))
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there that is not merely waiting to be collected."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
-    until = time.monotonic() + seconds
-    while not holds() and time.monotonic() < until:
-        time.sleep(0.05)
-    return holds()
 
 
 def test_a_rivals_lane_stays_here(pair: Pair):

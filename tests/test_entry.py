@@ -1,13 +1,16 @@
 """The page's program: its options, and what it says at the start."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from folders import save_models
 from hubcache import use_cache, write_cache
+from processes import children, command, running
 from servers import free_port
 
 from app.launch import race_store
@@ -53,6 +56,41 @@ def test_what_starts_the_page_does_nothing_when_it_is_imported():
         check=True,
     ).stdout.split()
     assert "runpy" in seen and not {"app", "d2f", "torch", "gradio"} & set(seen)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The program, once visitors can come."""
+    command = [sys.executable, "app.py", "--port", str(free_port()), "--store", "none"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as program:
+        for line in program.stdout:
+            if "Running on local URL" in line:
+                break
+        yield program
+        program.kill()
+
+
+def models_process(page: subprocess.Popen[str]) -> int:
+    (pid,) = [child for child in children(page.pid) if "spawn_main" in command(child)]
+    return pid
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_ends_with_all_that_it_started(
+    page: subprocess.Popen[str], number: signal.Signals, hangs: bool, tmp_path: Path
+):
+    pid = models_process(page)
+    (folder,) = tmp_path.glob("d2f-race-*")
+    assert os.getpriority(os.PRIO_PROCESS, page.pid) == os.getpriority(os.PRIO_PROCESS, pid) + 10
+    if hangs:
+        os.kill(pid, signal.SIGSTOP)
+    page.send_signal(number)
+    assert page.wait(20) == 0
+    assert not running(pid) and not folder.exists()
 
 
 def test_the_environment_names_store_pair_and_address():
