@@ -16,10 +16,10 @@ from .apart import Apart, give_way, lanes_apart
 from .elsewhere import borrowing, compute
 from .environment import bypass_proxies
 from .lanes import Host, loaded_model, models_in
+from .page.layout import build, launch_options
 from .race import DEVICE
 from .share import share_note
 from .store import Store, StoreError, open_store
-from .ui import build, launch_options
 from .zero import duration, lent
 
 

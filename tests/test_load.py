@@ -22,9 +22,9 @@ from servers import free_port
 
 import app.run
 from app.lanes import Host, Lane, pair_lanes, warm_model
+from app.page.layout import build, launch_options
 from app.race import Race
 from app.run import SETTINGS
-from app.ui import build, launch_options
 from d2f import ARConfig, D2FConfig, generate
 from d2f.catalogue.pairs import PAIRS
 from d2f.config import settings_of

@@ -4,20 +4,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 import pytest
+from pages import page
+from starlette.requests import Request
 from test_recording import PAST as EARLIER
 from test_recording import race
+from test_visitors import request
 
 from app.conversation import Conversation
 from app.lanes import Host
+from app.page.handlers import Page, Values
 from app.quota import Quota
 from app.recording import Recording
-from app.run import SETTINGS
 from app.store import FULL, UNKNOWN, SqliteStore, Store, publish, published
-from app.ui import _open, _publish, _told_once
-from app.visitors import Visitor
 from d2f.catalogue.pairs import PAIRS
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
@@ -28,32 +30,46 @@ def store(tmp_path: Path) -> Store:
     return SqliteStore(tmp_path / "races")
 
 
-def told(packed: str) -> dict[str, Any]:
-    (message,) = json.loads(packed)["messages"]
+def told(own: Page, values: Values) -> dict[str, Any]:
+    assert values.keys() == {own.parts.board}
+    (message,) = json.loads(values[own.parts.board])["messages"]
     return message
 
 
-def open_page(store: Store | None, query: dict[str, str], fragment: str = "") -> list[Any]:
-    packed, *rest = _open(_told_once([race()]), "mini", Host(), store, fragment, PAST, query)
-    return [json.loads(packed)["messages"], *rest]
+def visit(query: dict[str, str]) -> gr.Request:
+    """The request of a page load."""
+    raw = {"type": "http", "headers": [], "client": None, "query_string": urlencode(query).encode()}
+    return gr.Request(Request(raw), session_hash="me")
 
 
-def test_publishing_gives_an_id_that_the_page_replays(store: Store):
-    message = told(_publish(store, Quota(1, 9, 60), Visitor("me"), race()))
+def publish_on(own: Page, session: str, recording: Recording | None, **who: Any) -> dict[str, Any]:
+    return told(own, own.publish({own.parts.recording: recording}, request(session, **who)))
+
+
+def open_page(
+    store: Store | None, query: dict[str, str], fragment: str = ""
+) -> tuple[list[Any], Page, Values]:
+    own = page([race()], store=store)
+    values = own.open(fragment, PAST, visit(query))
+    return json.loads(values[own.parts.board])["messages"], own, values
+
+
+def test_publishing_gives_an_id_that_the_page_replays(store: Store) -> None:
+    message = publish_on(page([], store=store), "me", race())
     assert message == {"kind": "published", "id": message["id"], "prompt": "Count to four."}
-    messages, recording, follow, *form = open_page(store, {"race": message["id"]})
+    messages, own, values = open_page(store, {"race": message["id"]})
     kinds = [each["kind"] for each in messages]
     assert kinds == ["start", *["step"] * 9, "end"]
     assert messages[-1]["summary"].endswith("The recording says: Both answers are correct.")
-    assert recording == published(store, message["id"])
-    assert [follow, *form] == [gr.skip()] * (3 + len(SETTINGS))
+    assert values.keys() == {own.parts.board, own.parts.recording}
+    assert values[own.parts.recording] == published(store, message["id"])
 
 
 def test_a_published_follow_up_keeps_what_was_said_before(store: Store):
     race_id = publish(store, replace(race(), past=EARLIER))
     assert race_id != publish(store, race())
-    messages, recording, *_ = open_page(store, {"race": race_id})
-    assert recording.past == EARLIER
+    messages, own, values = open_page(store, {"race": race_id})
+    assert values[own.parts.recording].past == EARLIER
     assert messages[0]["lanes"][1]["chat"] == [
         "Hello.",
         "",
@@ -66,9 +82,9 @@ def test_a_published_follow_up_keeps_what_was_said_before(store: Store):
 @pytest.mark.parametrize("race_id", ["", "0000000000", "../../etc/passwd"])
 def test_an_unknown_short_link_is_told_and_changes_nothing(store: Store, race_id: str):
     for where in (store, None):
-        messages, *rest = open_page(where, {"race": race_id})
+        messages, own, values = open_page(where, {"race": race_id})
         assert messages == [{"kind": "error", "text": UNKNOWN}]
-        assert rest == [gr.skip()] * (4 + len(SETTINGS))
+        assert values.keys() == {own.parts.board}
 
 
 def test_a_link_that_holds_a_race_goes_before_one_that_names_it(store: Store):
@@ -78,16 +94,17 @@ def test_a_link_that_holds_a_race_goes_before_one_that_names_it(store: Store):
 
 def test_a_race_of_one_lane_is_refused_by_the_board(store: Store):
     race_id = publish(store, replace(race(), lanes=race().lanes[:1]))
-    messages, recording, *_ = open_page(store, {"race": race_id})
+    messages, own, values = open_page(store, {"race": race_id})
     assert messages == [{"kind": "error", "text": "a race on the board has two lanes"}]
-    assert recording == gr.skip()
+    assert values.keys() == {own.parts.board}
 
 
 def test_what_keeps_a_race_from_being_published_is_told(tmp_path: Path):
-    store, quota = SqliteStore(tmp_path / "races", max_races=1), Quota(2, 9, 60)
+    own = page([], store=SqliteStore(tmp_path / "races", max_races=1))
+    own.quota = Quota(2, 9, 60)
 
     def attempt(session: str, recording: Recording | None) -> dict[str, Any]:
-        return told(_publish(store, quota, Visitor(session), recording))
+        return publish_on(own, session, recording)
 
     none = {"kind": "error", "text": "There is no finished race to publish yet."}
     assert [attempt("a", None) for _ in range(3)] == [none] * 3
@@ -98,10 +115,11 @@ def test_what_keeps_a_race_from_being_published_is_told(tmp_path: Path):
 
 
 def test_a_reload_brings_no_new_quota_where_the_address_is_known(store: Store):
-    quota = Quota(1, 9, 60)
+    own = page([], store=store)
+    own.quota = Quota(1, 9, 60)
 
     def kind(session: str, address: str | None) -> str:
-        return told(_publish(store, quota, Visitor(session, address), race()))["kind"]
+        return publish_on(own, session, race(), host=address)["kind"]
 
     assert kind("a", "8.8.8.8") == "published"
     assert kind("reloaded", "8.8.8.8") == "error"
@@ -114,13 +132,33 @@ def test_a_conversation_comes_back_with_its_pair_unless_the_address_asks_for_som
     host = Host(pairs=PAIRS | {"other": other})
     saved = Conversation("other").with_turn("Hi", ["a", "b"]).to_dict()
 
-    def opened(**query: str) -> list[Any]:
-        packed, _, follow, *form = _open(_told_once([race()]), "mini", host, None, "", saved, query)
-        return [json.loads(packed)["messages"][0]["kind"], follow, *form]
+    def opened(**query: str) -> tuple[str, Page, Values]:
+        own = page([race()], host)
+        values = own.open("", saved, visit(query))
+        return json.loads(values[own.parts.board])["messages"][0]["kind"], own, values
 
-    kind, follow, prompt, pair, *settings = opened()
-    assert (kind, follow, pair, settings[-1]) == ("recall", True, "other", 7)
-    kind, follow, prompt, pair, *_ = opened(prompt="Hello")
-    assert kind == "start" and follow == gr.skip() and (prompt, pair) == ("Hello", "mini")
+    kind, own, values = opened()
+    form = own.parts
+    assert (kind, values[form.follow], values[form.pair]) == ("recall", True, "other")
+    assert values[form.settings["seed"]] == 7
+    kind, own, values = opened(prompt="Hello")
+    assert kind == "start" and own.parts.follow not in values
+    assert (values[own.parts.prompt], values[own.parts.pair]) == ("Hello", "mini")
     host = Host()  # started again, without that pair
     assert opened()[0] == "start"
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ({"tau_conf": "abc"}, "'abc' is no number"),
+        ({"tau_conf": "2"}, "tau_conf must be in [0, 1], got 2"),
+        ({"max_new_tokens": "1e999"}, "max_new_tokens must be an integer >= 1, got inf"),
+        ({"seed": "nan"}, "seed must be an integer >= 0, got nan"),
+    ],
+)
+def test_an_address_that_asks_for_what_cannot_be_is_told(query: dict[str, str], why: str) -> None:
+    messages, own, values = open_page(None, query)
+    text = f"This link contains an invalid setting: {why}"
+    assert messages == [{"kind": "error", "text": text}]
+    assert values.keys() == {own.parts.board}

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from hubcache import MAIN, use_cache, write_cache
+from pages import page
 
 from app.conversation import Conversation
 from app.lanes import Host, Lane, Question, forget_models, pair_lanes
-from app.run import SETTINGS, Told, tell
-from app.ui import _defaults
+from app.run import Told, tell
 from d2f import D2FConfig, Trace, load_model
 from d2f.catalogue.pairs import PUBLISHED_PAIRS, READY, against, pair_memory, pair_state
 from d2f.catalogue.published import PUBLISHED
@@ -38,7 +38,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> I
 
 def run(pair: str, prompt: str, past: Any = None) -> tuple[list[dict[str, Any]], Told]:
     """All messages of a race with the page's own settings, and what it keeps of it."""
-    told = list(tell(prompt, pair, _defaults(HOST, pair), None, HOST, past))
+    settings = list(page([], HOST).defaults(pair).values())
+    told = list(tell(prompt, pair, settings, None, HOST, past))
     return [m for each in told for m in json.loads(each.packed)["messages"]], told[-1]
 
 
@@ -73,7 +74,9 @@ def test_the_files_at_hand_decide_the_size() -> None:
 def test_the_settings_of_the_paper_are_those_of_the_page() -> None:
     """Table 8: MATH for LLaDA, GSM8K for Dream."""
     for pair, length, shared in (("llada", 512, 32), ("dream-base", 256, 32), ("dream", 256, 32)):
-        shown = dict(zip(SETTINGS, _defaults(HOST, pair), strict=True))
+        own = page([], HOST)
+        values = own.defaults(pair)
+        shown = {name: values[box] for name, box in own.parts.settings.items()}
         assert shown == {
             "max_new_tokens": length,
             "block_size": shared,

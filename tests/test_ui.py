@@ -3,33 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
-from typing import Any
 
-import gradio as gr
-import pytest
+from pages import asked, page
 from test_link import BY_HAND
 from test_recording import race
 from test_visitors import request
 
-from app.lanes import Host
 from app.link import to_link
-from app.prompts import random_problem
-from app.recording import Recording
-from app.run import SETTINGS
-from app.ui import (
-    NOTHING,
-    _clear,
-    _edit,
-    _open_file,
-    _open_link,
-    _race,
-    _show_known,
-    _stopping,
-    _told_once,
-)
+from app.page.handlers import NOTHING, Page, Values
 from app.visitors import Visitor, Visitors
-from d2f.catalogue.pairs import PAIRS
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 
@@ -38,60 +20,67 @@ def kinds(packed: str) -> list[str]:
     return [message["kind"] for message in json.loads(packed)["messages"]]
 
 
-@pytest.mark.parametrize(
-    ("handle", "values"),
-    [
-        (_clear, ()),
-        (_edit, (PAST,)),
-        (lambda stop, index: _show_known(_told_once([race()]), stop, index), (0,)),
-        (lambda stop: stop(), ()),
-    ],
-)
-def test_a_handler_ends_the_run_of_its_own_visitor(handle: Any, values: tuple[Any, ...]):
-    visitors = Visitors()
-    with visitors.run(Visitor("me")) as mine, visitors.run(Visitor("you")) as yours:
-        _stopping(visitors, handle)(request("me"), *values)
-        assert mine.is_set() and not yours.is_set()
+def test_a_handler_ends_the_run_of_its_own_visitor() -> None:
+    own = page([race()])
+    me, saved = request("me"), {own.parts.conversation: PAST}
+    for handle, values in (
+        (own.clear, ()),
+        (own.edit, (saved,)),
+        (own.show_recorded, (0,)),
+        (own.stop, ()),
+    ):
+        with own.visitors.run(Visitor("me")) as mine, own.visitors.run(Visitor("you")) as yours:
+            handle(*values, me)
+            assert mine.is_set() and not yours.is_set()
 
 
-def test_a_race_that_opens_takes_the_board(tmp_path: Path):
-    path = tmp_path / "race.json"
+def told(own: Page, values: Values) -> list[str]:
+    return kinds(values[own.parts.board])
+
+
+def test_a_race_that_opens_takes_the_board(tmp_path: Path) -> None:
+    own, path = page([]), tmp_path / "race.json"
     path.write_text(race().to_json())
-    linked = (_open_link, "race=" + to_link(BY_HAND), BY_HAND)
-    for handle, value, recording in ((_open_file, str(path), race()), linked):
-        stop = Event()
-        packed, shown = handle(stop.set, value)
-        assert kinds(packed)[0] == "start" and kinds(packed)[-1] == "end"
-        assert isinstance(shown, Recording) and shown == recording
-        assert stop.is_set()
+    linked = (own.open_link, "race=" + to_link(BY_HAND), BY_HAND)
+    for handle, value, recording in ((own.open_file, str(path), race()), linked):
+        with own.visitors.run(Visitor("me")) as mine:
+            values = handle(value, request("me"))
+            assert told(own, values)[0] == "start" and told(own, values)[-1] == "end"
+            assert values[own.parts.recording] == recording
+            assert mine.is_set()
 
 
-def test_the_pages_own_races_are_told_once_and_shown_anew_each_time():
-    known = _told_once([race(), replace(race(), prompt="Another.")])
-    (first, recording), (second, _) = (_show_known(known, Event().set, 1) for _ in "ab")
-    assert recording.prompt == "Another."
-    first, second = json.loads(first), json.loads(second)
+def test_the_pages_own_races_are_told_once_and_shown_anew_each_time() -> None:
+    own = page([race(), replace(race(), prompt="Another.")])
+    one, two = (own.show_recorded(1, request("me")) for _ in "ab")
+    assert one[own.parts.recording].prompt == "Another."
+    first, second = json.loads(one[own.parts.board]), json.loads(two[own.parts.board])
     assert first["messages"] == second["messages"] and first["run"] != second["run"]
     assert first["messages"][-1]["summary"].endswith("Both answers are correct.")
     assert "The recording says" not in first["messages"][-1]["summary"]
 
 
-def test_a_race_that_does_not_open_changes_nothing(tmp_path: Path):
-    stop, path = Event(), tmp_path / "race.json"
+def test_a_race_that_does_not_open_changes_nothing(tmp_path: Path) -> None:
+    own, path = page([]), tmp_path / "race.json"
     path.write_text("{}")
-    for handle, value in ((_open_file, str(path)), (_open_link, "race=AAAA")):
-        packed, shown = handle(stop.set, value)
-        assert kinds(packed) == ["error"] and shown == gr.skip()
-    for handle, value in ((_open_file, None), (_open_link, ""), (_open_link, "charts")):
-        assert handle(stop.set, value) == (NOTHING, gr.skip())
-    assert not stop.is_set()
+    with own.visitors.run(Visitor("me")) as mine:
+        for handle, value in ((own.open_file, str(path)), (own.open_link, "race=AAAA")):
+            values = handle(value, request("me"))
+            assert values.keys() == {own.parts.board} and told(own, values) == ["error"]
+        for handle, value in (
+            (own.open_file, None),
+            (own.open_link, ""),
+            (own.open_link, "charts"),
+        ):
+            assert handle(value, request("me")) == {own.parts.board: NOTHING}
+        assert not mine.is_set()
 
 
-def test_a_run_too_many_is_told_and_changes_nothing():
-    visitors, settings = Visitors(at_once=1), [getattr(PAIRS["mini"].config, n) for n in SETTINGS]
-    asked = (random_problem(), "Hello", False, False, None, "mini", *settings)
-    with visitors.run(Visitor("you", "8.8.8.8")) as yours:
-        me = Visitor("me", "8.8.8.8")
-        ((packed, *rest),) = _race(visitors, me, Host(), False, {}, *asked)
+def test_a_run_too_many_is_told_and_changes_nothing() -> None:
+    own = page([])
+    own.visitors = Visitors(at_once=1)
+    with own.visitors.run(Visitor("you", "8.8.8.8")) as yours:
+        [values] = own.run(asked(own, "Hello"), request("me", host="8.8.8.8"))
+    packed = values[own.parts.board]
     assert kinds(packed) == ["error"] and "Try again when one of them has ended" in packed
-    assert rest == [gr.skip(), gr.skip()] and not yours.is_set()
+    assert values.keys() == {own.parts.board} and not yours.is_set()

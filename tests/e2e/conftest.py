@@ -27,8 +27,8 @@ from servers import free_port
 
 import app.run
 from app.lanes import Host, Lane, pair_lanes
+from app.page.layout import build, launch_options
 from app.store import SqliteStore
-from app.ui import build, launch_options
 from d2f import D2FConfig
 from d2f.catalogue.pairs import PAIRS
 

@@ -26,8 +26,8 @@ from servers import free_port
 
 import app.run
 from app.lanes import Host, Lane, recorded_lane
+from app.page.layout import build, launch_options
 from app.prompts import examples
-from app.ui import build, launch_options
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace
 from d2f.machine import machine
 

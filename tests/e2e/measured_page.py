@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from app.apart import Apart, give_way, lanes_apart
 from app.conversation import Conversation
 from app.lanes import Host, Question
+from app.page.layout import build, launch_options
 from app.race import DEVICE, never
-from app.ui import build, launch_options
 from d2f.catalogue.pairs import PAIRS
 
 

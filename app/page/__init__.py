@@ -1,0 +1,1 @@
+"""What visitors see and do: layout, handlers, messages, charts, and the endpoints for programs."""
