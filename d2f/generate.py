@@ -5,49 +5,46 @@ that name, which importing this module would hide. Knows no decoding rule; figur
 Trace.
 """
 
-import os
+from d2f.cli.program import INTERRUPTED, program, starting
 
-from d2f.errors import InvalidInput
+with starting():
+    import argparse
+    import signal
+    import sys
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import FrameType
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-import argparse
-import json
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import FrameType
-
-import torch
-from safetensors import SafetensorError
-
-from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, stream
-from d2f.catalogue.pairs import (
-    PAIRS,
-    PUBLISHED_PAIRS,
-    catalogue_decoder,
-    default_config,
-    embedded_models,
-    model_name,
-)
-from d2f.catalogue.published import PUBLISHED
-from d2f.checkpoints.config_json import model_config
-from d2f.checkpoints.load import find_folder
-from d2f.checkpoints.shards import read_json
-from d2f.cli.options import (
-    Parser,
-    add_engine_options,
-    add_setting_options,
-    apply_settings,
-    given_settings,
-)
-from d2f.config import CONFIGS, config_to_dict
-from d2f.decode import prepare, trace_header
-from d2f.detokenizer import ReadableText
-from d2f.engine import chosen_engine, load_engine
-from d2f.machine import default_dtype
+    from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, stream
+    from d2f.catalogue.pairs import (
+        PAIRS,
+        PUBLISHED_PAIRS,
+        catalogue_decoder,
+        default_config,
+        embedded_models,
+        model_name,
+    )
+    from d2f.catalogue.published import PUBLISHED
+    from d2f.checkpoints.config_json import model_config
+    from d2f.checkpoints.load import find_folder
+    from d2f.checkpoints.shards import read_json
+    from d2f.cli.options import (
+        Parser,
+        add_engine_options,
+        add_setting_options,
+        apply_settings,
+        given_settings,
+    )
+    from d2f.cli.output import check_output, write_output
+    from d2f.config import CONFIGS, config_to_dict
+    from d2f.decode import prepare, trace_header
+    from d2f.detokenizer import ReadableText
+    from d2f.engine import chosen_engine, load_engine
+    from d2f.errors import InvalidInput
+    from d2f.machine import default_dtype
+    from d2f.memory import find_device
+    from d2f.strict_json import to_json
+    from d2f.text import plain_text
 
 DESCRIPTION = """\
 Answer one prompt. The text appears on stdout as it is decoded, the figures on stderr at the end.
@@ -60,8 +57,8 @@ examples:
   python -m d2f.generate --model mini-d2f --prompt - --tau-conf 0.8 --trace run.json < question.txt
   python -m d2f.generate --model ./my-model --adapter ./my-lora --dtype bfloat16 --prompt "Hello"
 
-Exit status: 0 done, 2 bad input, 130 interrupted (a trace asked for is still written)."""
-BAD_INPUT = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+Exit status: 0 done, 1 the output's reader went away, 2 bad input or a model that computes no
+numbers, 130 interrupted (a trace asked for is still written)."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -104,29 +101,30 @@ def chosen_config(args: argparse.Namespace) -> DecodeConfig:
 
 
 def read_prompt(prompt: str) -> str:
-    text = sys.stdin.read() if prompt == "-" else prompt
-    if not text.strip():
+    """The question, of the command line or of standard input."""
+    # What a command line holds beside UTF-8 comes as surrogates.
+    data = read_stdin() if prompt == "-" else prompt.encode("utf-8", "surrogateescape")
+    try:
+        text = plain_text(data.decode("utf-8")).strip()
+    except UnicodeDecodeError as error:
+        raise InvalidInput("the prompt is not valid UTF-8: convert it first") from error
+    if not text:
         raise InvalidInput("the prompt is empty")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidInput("the prompt is not valid UTF-8")
-    return text.strip()
+    return text
 
 
-def check_trace_file(path: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise InvalidInput(f"--trace must be a file in an existing folder, got {str(path)!r}")
-
-
-def check_device(device: str) -> None:
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput(f"device {device!r} is not there: torch sees no CUDA GPU")
+def read_stdin() -> bytes:
+    """All of standard input."""
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise InvalidInput(f"standard input cannot be read: {error.strerror}") from error
 
 
 def set_up(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepEvent]]:
     """All that can be refused is refused here, the cheapest checks first."""
-    check_trace_file(args.trace)
-    check_device(args.device)
+    check_output("--trace", args.trace)
+    find_device(args.device)
     config = chosen_config(args)
     prompt = read_prompt(args.prompt)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
@@ -200,19 +198,6 @@ def summary(trace: Trace) -> str:
     )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A reader finds the old file or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
-
-
-def readable_error(error: BaseException) -> str:
-    """One line."""
-    text = f"missing key {error}" if isinstance(error, KeyError) else str(error)
-    return f"d2f.generate: {' '.join(text.split())}"
-
-
 def run(
     args: argparse.Namespace, model: Model, header: TraceHeader, source: Iterator[StepEvent]
 ) -> int:
@@ -222,32 +207,21 @@ def run(
     trace = Trace(header, tuple(events))
     trace = trace.with_text(model.tokenizer.decode(trace.token_ids))
     if args.trace is not None:
-        write_whole(args.trace, trace.to_json())
+        write_output("--trace", args.trace, trace.to_json())
     if args.json:
-        print(json.dumps(report(trace)), flush=True)
+        print(to_json(report(trace)), flush=True)
     else:
         print(readable.rest(trace.text), flush=True)
         print(summary(trace), file=sys.stderr)
-    return 130 if interrupted else 0
+    return INTERRUPTED if interrupted else 0
 
 
+@program("d2f.generate")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     # A terminal that lacks a character shows a substitute; the run goes on.
     sys.stdout.reconfigure(errors="replace")
-    try:
-        prepared = set_up(args)
-    except KeyboardInterrupt:
-        return 130
-    except BAD_INPUT as error:
-        print(readable_error(error), file=sys.stderr)
-        return 2
-    try:
-        return run(args, *prepared)
-    except BrokenPipeError:
-        # Whoever read our output went away; Python must not try to flush it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run(args, *set_up(args))
 
 
 if __name__ == "__main__":

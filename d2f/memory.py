@@ -14,18 +14,39 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def free_memory(device: torch.device | str) -> int | None:
-    """Bytes free on a device; None where the system does not say.
+def find_device(device: torch.device | str) -> torch.device:
+    """The device of that name.
 
     Raises:
-        ValueError: it is a CUDA device that torch does not see.
+        InvalidInput: torch knows no such device, or does not see it on this machine.
     """
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidInput(
+            f"device {device!r} is none that torch knows: try cpu or cuda"
+        ) from error
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (found.index or 0):
             seen = f"{count} CUDA GPU{'s' * (count > 1)}" if count else "no CUDA GPU"
             raise InvalidInput(f"device {str(device)!r} is not there: torch sees {seen}")
+    elif found.type != "cpu":
+        try:
+            torch.empty(1, device=found).tolist()
+        except (RuntimeError, AssertionError, ImportError) as error:
+            raise InvalidInput(f"device {str(device)!r} is not there") from error
+    return found
+
+
+def free_memory(device: torch.device | str) -> int | None:
+    """Bytes free on a device; None where the system does not say.
+
+    Raises:
+        InvalidInput: as find_device.
+    """
+    found = find_device(device)
+    if found.type == "cuda":
         # What torch keeps of memory that no tensor uses any more is free as well.
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(found)[0]

@@ -4,31 +4,34 @@ Only ever run with ``-m``. Knows no decoder; sizes are computed, and what is dow
 huggingface_hub's cache holds.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Container, Sequence
-from pathlib import Path
-from typing import Any
+from d2f.cli.program import program, starting
 
-from d2f.catalogue.pairs import (
-    PAIRS,
-    PUBLISHED_PAIRS,
-    Here,
-    catalogue_decoder,
-    embedded_models,
-    pair_memory,
-    pair_repos,
-    pair_state,
-)
-from d2f.catalogue.published import PUBLISHED, Published
-from d2f.catalogue.sizes import gigabytes
-from d2f.checkpoints.hub import cached, has_token, snapshot
-from d2f.checkpoints.load import folder_shape, known_shape
-from d2f.cli.options import Parser
-from d2f.errors import HubError, InvalidInput
-from d2f.memory import free_memory
-from d2f.shape import TOKENS
+with starting():
+    import argparse
+    import sys
+    from collections.abc import Container, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from d2f.catalogue.pairs import (
+        PAIRS,
+        PUBLISHED_PAIRS,
+        Here,
+        catalogue_decoder,
+        embedded_models,
+        pair_memory,
+        pair_repos,
+        pair_state,
+    )
+    from d2f.catalogue.published import PUBLISHED, Published
+    from d2f.catalogue.sizes import gigabytes
+    from d2f.checkpoints.hub import cached, has_token, snapshot
+    from d2f.checkpoints.load import folder_shape, known_shape
+    from d2f.cli.options import Parser
+    from d2f.errors import InvalidInput
+    from d2f.memory import free_memory
+    from d2f.shape import TOKENS
+    from d2f.strict_json import to_json
 
 DESCRIPTION = f"""\
 List the models this package knows by name, and the pairs of them that race. Memory is what weights
@@ -192,20 +195,17 @@ def download(names: Sequence[str]) -> list[str]:
     return [str(snapshot(repo.id, repo.revision)) for repo in repos]
 
 
+@program("d2f.models")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Tell or download; a status for the shell."""
+    """Tell or download."""
     args = parse(argv)
-    try:
-        if args.download is not None:
-            folders = download(args.download)
-            print(json.dumps({"folders": folders}) if args.json else "\n".join(folders))
-            return 0
+    if args.download is not None:
+        folders = download(args.download)
+        print(to_json({"folders": folders}) if args.json else "\n".join(folders))
+    else:
         found = catalogue(args.device)
-        print(json.dumps(found) if args.json else text(found))
-        return 0
-    except (HubError, ValueError, RuntimeError) as error:
-        print(f"d2f.models: {error}", file=sys.stderr)
-        return 2
+        print(to_json(found) if args.json else text(found))
+    return 0
 
 
 if __name__ == "__main__":

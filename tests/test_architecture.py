@@ -14,8 +14,9 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "d2f").rglob("*.py"))
 }
-# Programs: what is run, not imported. Only they may touch the environment.
+# Programs, which are run and not imported, and what starts them. Only they touch the environment.
 PROGRAMS = {
+    "d2f.cli.program",
     "d2f.generate",
     "d2f.models",
     "d2f.train.average",

@@ -29,6 +29,7 @@ from d2f.bench.suite import (
 from d2f.catalogue.pairs import PAIRS
 from d2f.config import CONFIGS, DecodeConfig, config_to_dict
 from d2f.machine import default_dtype, machine
+from d2f.nn.compiled import Fixed
 from d2f.tasks import TASKS, split_of
 
 KEYS = (
@@ -262,14 +263,15 @@ def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_compiled_is_told_in_one_line(
     models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(lane: Lane, problems: object) -> None:
+    def failing(*bounds: object) -> None:
         raise InvalidCxxCompiler()
 
-    monkeypatch.setattr("d2f.bench.__main__.compile_ahead", failing)
-    assert main([*quick(models, "ar"), "--problems", "1"]) == 2
+    monkeypatch.setattr(Fixed, "prepare", failing)
+    assert main([*quick(models, "ar"), "--problems", "1", "--compile"]) == 2
     out, err = capsys.readouterr()
     last = err.splitlines()[-1]
-    assert out == "" and last.startswith("python -m d2f.bench: No working C++ compiler found")
+    said = "d2f.bench: the steps cannot be compiled: No working C++ compiler found"
+    assert out == "" and last.startswith(said)
 
 
 def test_published_pairs_are_suites_too(

@@ -125,9 +125,37 @@ def test_catalogue_models_take_the_settings_of_their_pair(cli: Cli) -> None:
 
 
 def test_prompt_from_stdin(cli: Cli, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(PROMPT + "\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{PROMPT}\n".encode())))
     status, out, _ = cli("--model", "mini-ar", "--prompt", "-", "--max-new-tokens", "4")
     assert (status, out) == (0, expected(models, "mini-ar", ARConfig(max_new_tokens=4)).text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (b"", "the prompt is empty"),
+        (b"\xef\xbb\xbf \r\n", "the prompt is empty"),
+        ("Tom".encode("utf-16"), "the prompt is not valid UTF-8: convert it first"),
+        ("Tom".encode("utf-16-le"), "the text holds the control character U+0000; remove it"),
+        (b"Tom\0", "the text holds the control character U+0000; remove it"),
+        ("caf\u00e9".encode("latin-1"), "the prompt is not valid UTF-8: convert it first"),
+    ],
+)
+def test_a_prompt_file_that_is_no_text_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, given: bytes, complaint: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    outcome = cli("--model", "mini-ar", "--prompt", "-", "--max-new-tokens", "4")
+    assert outcome == (2, "", f"d2f.generate: {complaint}\n")
+
+
+@pytest.mark.parametrize("given", [b"\xef\xbb\xbfTom\r\nhas", b"Tom\nhas\n", b"Tom\x0bhas"])
+def test_line_ends_and_marks_of_other_systems_change_no_prompt(
+    cli: Cli, models: Path, monkeypatch: pytest.MonkeyPatch, given: bytes
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+    asked = ("--model", "mini-ar", "--max-new-tokens", "4")
+    assert cli(*asked, "--prompt", "-")[:2] == cli(*asked, "--prompt", "Tom\nhas")[:2]
 
 
 def test_trace_holds_the_run(cli: Cli, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from d2f import load_model
 from d2f.checkpoints.config_json import config_json, model_config
 from d2f.checkpoints.load import save_model, split
+from d2f.errors import LoadError
 from d2f.nn.attention import causal_ends
 from d2f.nn.transformer import Transformer
 
@@ -138,7 +139,7 @@ def test_sharded_weights_are_loaded(tmp_path: Path, copy_tokenizer: Callable[[Pa
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     torch.testing.assert_close(ours(load_model(tmp_path).net), theirs(reference), rtol=0, atol=1e-5)
     next(tmp_path.glob("*.safetensors")).unlink()
-    with pytest.raises(FileNotFoundError, match=r"safetensors is missing"):
+    with pytest.raises(LoadError, match=r"safetensors is missing"):
         load_model(tmp_path)
 
 
@@ -419,7 +420,7 @@ def test_adapters_of_other_kinds_are_refused(
 
 
 def test_an_adapter_folder_that_is_not_there_is_an_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"adapter_config\.json is missing"):
+    with pytest.raises(LoadError, match=r"adapter_config\.json is missing"):
         load_model(folder, adapter=tmp_path / "nowhere")
 
 

@@ -11,6 +11,7 @@ from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.config_json import model_config
 from d2f.checkpoints.lora import Lora, adapter_pairs
 from d2f.checkpoints.weight_names import LLADA, TRANSFORMERS, key_map
+from d2f.errors import LoadError
 
 Shapes = dict[str, tuple[int, ...]]
 HERE = Path("adapter")
@@ -72,7 +73,7 @@ def test_an_adapter_that_changed_its_base_is_refused(begun: str, tmp_path: Path)
 def test_an_adapter_that_left_its_base_alone_is_read_on(begun: object, tmp_path: Path) -> None:
     raw = {"peft_type": "LORA", "init_lora_weights": begun, "r": 4, "lora_alpha": 4}
     (tmp_path / "adapter_config.json").write_text(json.dumps(raw))
-    with pytest.raises(FileNotFoundError, match=r"adapter_model\.safetensors is missing"):
+    with pytest.raises(LoadError, match=r"adapter_model\.safetensors is missing"):
         Lora(tmp_path, {})
 
 

@@ -11,6 +11,7 @@ from tiny import network
 
 from d2f import load_model
 from d2f.checkpoints.shards import read_json, stored_weights, tensor_shapes
+from d2f.errors import LoadError
 from d2f.nn.transformer import Transformer
 
 SECOND = "model-00002-of-00003.safetensors"
@@ -50,7 +51,7 @@ def test_a_half_downloaded_shard_is_told_as_such(kept: float, folder: Path) -> N
 
 def test_a_shard_that_is_not_there_is_named(folder: Path) -> None:
     (folder / SECOND).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{SECOND} is missing: download it again"):
+    with pytest.raises(LoadError, match=rf"{SECOND} is missing: download it again"):
         load_model(folder)
 
 
@@ -94,7 +95,7 @@ def test_quantised_weights_are_refused(folder: Path) -> None:
 
 def test_json_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    with pytest.raises(FileNotFoundError, match="config.json is missing"):
+    with pytest.raises(LoadError, match="config.json is missing"):
         read_json(path)
     path.write_text("<html>")
     with pytest.raises(ValueError, match="config.json is no valid JSON"):

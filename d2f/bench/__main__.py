@@ -1,44 +1,41 @@
 """Command line of the benchmark: ``python -m d2f.bench --help``."""
 
-import os
+from d2f.cli.program import program, starting
 
-from d2f.errors import InvalidInput
+with starting():
+    import argparse
+    import sys
+    from collections.abc import Iterator, Mapping, Sequence
+    from dataclasses import asdict, replace
+    from pathlib import Path
+    from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from tqdm import tqdm
 
-import argparse
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from tqdm import tqdm
-
-from d2f.bench.report import text_report
-from d2f.bench.suite import (
-    Lane,
-    Outcome,
-    check_configs,
-    compile_ahead,
-    held_out,
-    ratios,
-    rows,
-    schedule,
-    solve,
-    warm_up,
-)
-from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
-from d2f.cli.options import Parser, add_engine_options, apply_settings
-from d2f.config import CONFIGS
-from d2f.decode.common import how_it_runs
-from d2f.engine import chosen_engine, load_engine
-from d2f.machine import default_dtype, machine, versions
-from d2f.tasks import TASKS, Problem
+    from d2f.bench.report import text_report
+    from d2f.bench.suite import (
+        Lane,
+        Outcome,
+        check_configs,
+        compile_ahead,
+        held_out,
+        ratios,
+        rows,
+        schedule,
+        solve,
+        warm_up,
+    )
+    from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
+    from d2f.cli.options import Parser, add_engine_options, apply_settings
+    from d2f.cli.output import check_output, write_output
+    from d2f.config import CONFIGS
+    from d2f.decode.common import how_it_runs
+    from d2f.engine import chosen_engine, load_engine
+    from d2f.errors import InvalidInput
+    from d2f.machine import default_dtype, machine, versions
+    from d2f.strict_json import to_json
+    from d2f.tasks import TASKS, Problem
 
 # Held-out problems by task.
 Asked = Mapping[str, Sequence[Problem]]
@@ -194,35 +191,22 @@ def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[s
     }
 
 
-def check_out(path: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise InvalidInput(f"--out must be a file in an existing folder, got {str(path)!r}")
-
-
+@program("d2f.bench")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        try:
-            check_out(args.out)
-            lanes = make_lanes(args)
-            asked = held_out(args.tasks, max(lane.problems for lane in lanes), args.seed)
-            # What cannot be compiled shows here.
-            get_ready(lanes, asked, args.seed)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            print(f"{PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
-        result = run(args, lanes, asked)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted, nothing measured", file=sys.stderr)
-        return 130
+    check_output("--out", args.out)
+    lanes = make_lanes(args)
+    asked = held_out(args.tasks, max(lane.problems for lane in lanes), args.seed)
+    # What cannot be compiled shows here.
+    get_ready(lanes, asked, args.seed)
+    result = run(args, lanes, asked)
+    if args.out is not None:  # first: it stays when standard output's reader has gone
+        write_output("--out", args.out, to_json(result, indent=1))
     if not args.json:
         print(text_report(result))
-    if args.out is not None:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    print(to_json(result))
     return 0
 
 

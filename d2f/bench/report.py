@@ -5,7 +5,6 @@ committed JSON, computed memory needs included; ``--check`` compares only, so no
 drift from its source. Loads no model and measures nothing.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,8 @@ from typing import Any
 from d2f.bench.suite import ALL
 from d2f.catalogue.pairs import published_needs
 from d2f.catalogue.sizes import needs_table
+from d2f.cli.options import Parser
+from d2f.cli.program import program
 from d2f.errors import InvalidInput
 from d2f.places import ASSETS
 from d2f.policy import kind_of
@@ -201,8 +202,9 @@ def rendered(page: str, text: str, result: Result | None) -> str:
     return f"{before}{begin}\n{write(result)}\n{end}{after}"
 
 
+@program("d2f.bench.report")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m d2f.bench.report", description=__doc__)
+    parser = Parser("python -m d2f.bench.report", __doc__, "")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
     args = parser.parse_args(argv)
     result, stale = read_result(), []

@@ -59,9 +59,8 @@ def load_model(
 
     Raises:
         ValueError: unknown name, unsupported architecture, missing or left-over keys, an adapter
-            for another base, too little memory, an attention that cannot run there;
-            :class:`d2f.checkpoints.hub.HubError`: cannot be downloaded.
-        FileNotFoundError: a file of the folder is missing.
+            for another base, too little memory, an attention that cannot run there, a missing
+            file; :class:`d2f.errors.HubError`: cannot be downloaded.
     """
     if dtype not in DTYPES:
         raise LoadError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")

@@ -27,8 +27,7 @@ class Lora:
     """An adapter in a folder, checked against the shapes of a base model's weights.
 
     Raises:
-        ValueError: it does not fit, or is of a kind this merge does not cover.
-        FileNotFoundError: a file is missing.
+        LoadError: a file is missing, it does not fit, or is of a kind this merge does not cover.
     """
 
     def __init__(self, folder: Path, base: Mapping[str, tuple[int, ...]]) -> None:

@@ -28,7 +28,7 @@ class Stored:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's object."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
+        raise LoadError(f"{path} is missing")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -39,11 +39,10 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes by key, of a safetensors file whose length is what its header says.
 
     Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it is cut short, no safetensors file, or holds weights that are not floats.
+        LoadError: it is missing, cut short or no safetensors file; a weight is not of floats.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {AGAIN}")
+        raise LoadError(f"{path} is missing: {AGAIN}")
     try:
         with safe_open(path, framework="pt") as file:
             slices = {key: file.get_slice(key) for key in file.keys()}
@@ -67,7 +66,7 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
     """Every weight of a model folder by key, from the headers of all its shards.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`tensor_shapes`; a key stands in two shards, or not
+        LoadError: as :func:`tensor_shapes`; a key stands in two shards, or not
             in the one that the index names.
     """
     index, homes = folder / INDEX, weight_map(folder)

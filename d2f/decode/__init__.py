@@ -6,6 +6,7 @@ from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.commit import all_wanted, best, confident
 from d2f.decode.common import trace_header
 from d2f.decode.loop import CommitRule, decode
+from d2f.errors import LoadError
 from d2f.events import StepEvent, Trace
 from d2f.model import Model
 from d2f.policy import kind_of
@@ -30,10 +31,17 @@ def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
     """Compile what decoding a prompt up to this long may need, ahead of any clock.
 
     Takes seconds to minutes at the first call of a compiled model, and nothing for an eager one.
+
+    Raises:
+        LoadError: the machine cannot compile them: it has no compiler, or too little memory.
     """
     units = kind_of(decoder_name(config)).units
-    if model.fixed is not None and units is not None:
+    if model.fixed is None or units is None:
+        return
+    try:
         model.fixed.prepare(prompt_length + config.max_new_tokens, *units(config))
+    except RuntimeError as error:  # torch's compilers have dozens of kinds
+        raise LoadError(f"the steps cannot be compiled: {error}") from error
 
 
 def generate(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> Trace:

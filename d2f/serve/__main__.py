@@ -1,28 +1,26 @@
 """``python -m d2f.serve``: starts the service. For several machines or GPUs see ``replicas``."""
 
-import os
+from d2f.cli.program import program, starting
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+with starting():
+    import argparse
+    import errno
+    import os
+    import socket
+    import sys
+    from collections.abc import Sequence
+    from contextlib import suppress
+    from dataclasses import asdict
 
-import argparse
-import errno
-import socket
-import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+    import uvicorn
+    from fastapi import FastAPI
 
-import uvicorn
-from fastapi import FastAPI
-from safetensors import SafetensorError
-
-from d2f.catalogue.pairs import embedded_models
-from d2f.cli.options import Parser, add_engine_options
-from d2f.engine import chosen_engine
-from d2f.errors import InvalidInput
-from d2f.machine import default_dtype
-from d2f.serve.service import Options, load_app
+    from d2f.catalogue.pairs import embedded_models
+    from d2f.cli.options import Parser, add_engine_options
+    from d2f.engine import chosen_engine
+    from d2f.errors import InvalidInput
+    from d2f.machine import default_dtype
+    from d2f.serve.service import Options, load_app
 
 DESCRIPTION = """\
 Serve one model over HTTP: OpenAI's /v1/chat/completions, /v1/completions and /v1/models, and
@@ -76,25 +74,21 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
         server.run(sockets=[listener])
 
 
+@program("d2f.serve")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
-    with ExitStack() as stack:
-        try:
-            options = Options(
-                model=args.model,
-                adapter=args.adapter,
-                **asdict(chosen_engine(args, dtype)),
-                queue=args.queue,
-                max_tokens=args.max_tokens,
-                key=os.environ.get("D2F_API_KEY", "").strip(),
-            )
-            # Ahead of the model, which may take minutes to load; clients that come early wait.
-            listener = stack.enter_context(listening(args.host, args.port))
-            app = load_app(options)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            print(f"d2f.serve: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
+    options = Options(
+        model=args.model,
+        adapter=args.adapter,
+        **asdict(chosen_engine(args, dtype)),
+        queue=args.queue,
+        max_tokens=args.max_tokens,
+        key=os.environ.get("D2F_API_KEY", "").strip(),
+    )
+    # Ahead of the model, which may take minutes to load; clients that come early wait.
+    with listening(args.host, args.port) as listener:
+        app = load_app(options)
         host, port = listener.getsockname()[:2]
         place = f"[{host}]" if ":" in host else host
         print(f"d2f.serve: {args.model} at http://{place}:{port}/v1", file=sys.stderr)

@@ -4,37 +4,36 @@ Stops and resumes: progress is saved every few minutes to ``runs/NAME`` and pick
 command. Knows no decoding; what a model is worth is measured by ``python -m d2f.bench``.
 """
 
-import os
+from d2f.cli.program import program, starting
 
-from d2f.errors import InvalidInput
+with starting():
+    import argparse
+    import random
+    import shutil
+    import sys
+    import time
+    from collections.abc import Callable, Iterator, Sequence
+    from dataclasses import asdict, fields, replace
+    from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from torch import Tensor, nn
+    from tqdm import tqdm
 
-import argparse
-import json
-import random
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, replace
-from pathlib import Path
-
-import torch
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from d2f.catalogue.pairs import EMBEDDED, model_folder
-from d2f.checkpoints.load import load_model, save_model
-from d2f.nn.transformer import Transformer
-from d2f.tokenizer import Tokenizer
-from d2f.train.card import earlier_stages, evaluate, evaluation_config, stage, write_card
-from d2f.train.data import Batch, Example, Row, batches
-from d2f.train.losses import data_loss, distillation_loss
-from d2f.train.muon import Muon
-from d2f.train.noise import Noise, causal_row
-from d2f.train.recipes import RECIPES, Recipe, model_shape
-from d2f.train.vocabulary import TOKENIZER_FILES, train_tokenizer
+    from d2f.catalogue.pairs import EMBEDDED, model_folder
+    from d2f.checkpoints.load import load_model, save_model
+    from d2f.cli.options import Parser
+    from d2f.errors import InvalidInput
+    from d2f.nn.transformer import Transformer
+    from d2f.strict_json import to_json
+    from d2f.tokenizer import Tokenizer
+    from d2f.train.card import earlier_stages, evaluate, evaluation_config, stage, write_card
+    from d2f.train.data import Batch, Example, Row, batches
+    from d2f.train.losses import data_loss, distillation_loss
+    from d2f.train.muon import Muon
+    from d2f.train.noise import Noise, causal_row
+    from d2f.train.recipes import RECIPES, Recipe, model_shape
+    from d2f.train.vocabulary import TOKENIZER_FILES, train_tokenizer
 
 SAVE_EVERY = 180.0  # seconds
 LOG_EVERY = 10  # steps
@@ -206,11 +205,11 @@ class Run:
             "seconds": round(self.seconds, 1),
         }
         with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps(entry) + "\n")
+            log.write(to_json(entry) + "\n")
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m d2f.train", description=__doc__)
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("python -m d2f.train", __doc__, "")
     parser.add_argument("model", choices=sorted(RECIPES), help="which embedded model to train")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where progress is kept")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="where the model folder goes")
@@ -226,7 +225,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
+@program("d2f.train")
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -242,6 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"wrote {folder}")
     if args.evaluate:
         finish_card(run, folder, args.evaluate)
+    return 0
 
 
 def finish_card(run: Run, folder: Path, problems: int) -> None:
@@ -256,4 +257,4 @@ def finish_card(run: Run, folder: Path, problems: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,23 +4,22 @@ Stages that start from one another's weights end at different places around the 
 their mean solves more than each of them (model soups, arXiv 2203.05482). Knows no training.
 """
 
-import os
+from d2f.cli.program import program, starting
 
-from d2f.errors import InvalidInput
+with starting():
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import torch
+    from torch import Tensor
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
-
-import torch
-from torch import Tensor
-
-from d2f.catalogue.pairs import EMBEDDED
-from d2f.checkpoints.load import load_model, save_model
-from d2f.train.card import earlier_stages, evaluate, evaluation_config, mean_stage, write_card
-from d2f.train.recipes import RECIPES
+    from d2f.catalogue.pairs import EMBEDDED
+    from d2f.checkpoints.load import load_model, save_model
+    from d2f.cli.options import Parser
+    from d2f.errors import InvalidInput
+    from d2f.train.card import earlier_stages, evaluate, evaluation_config, mean_stage, write_card
+    from d2f.train.recipes import RECIPES
 
 
 def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -33,8 +32,9 @@ def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m d2f.train.average", description=__doc__)
+@program("d2f.train.average")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("python -m d2f.train.average", __doc__, "")
     parser.add_argument("model", choices=sorted(RECIPES), help="which embedded model is made")
     parser.add_argument("sources", nargs="+", help="model folders or names, a stage each")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="where the model folder is")
@@ -44,10 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     folder = args.out / args.model
     model = load_model(folder)  # of the same shape, and with the tokenizer of all
-    try:
-        mean = mean_weights([load_model(source).net.state_dict() for source in args.sources])
-    except ValueError as error:
-        parser.error(str(error))
+    mean = mean_weights([load_model(source).net.state_dict() for source in args.sources])
     model.net.load_state_dict(mean)
     save_model(model.net, folder, [model.tokenizer.end_id, model.tokenizer.pad_id])
     print(f"wrote {folder}")
@@ -55,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = evaluation_config(args.model)
         stages = [*earlier_stages(folder), mean_stage(len(args.sources))]
         write_card(folder, stages, config, evaluate(load_model(folder), config, args.evaluate))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""JSON as its standard has it: numbers are finite, in what is written and in what is read.
+
+Python's own module writes ``NaN``, which no browser reads, and reads ``1e999`` as infinity.
+"""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from d2f.errors import InvalidInput
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Compact JSON text, or indented lines.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, allow_nan=False, indent=indent, separators=separators)
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value that a JSON text says.
+
+    Raises:
+        InvalidInput: it is no JSON, or a number in it is not finite.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except InvalidInput:
+        raise
+    except RecursionError as error:
+        raise InvalidInput("the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise InvalidInput(f"it is no JSON: {error}") from error
+
+
+def _finite(digits: str) -> float:
+    return value if math.isfinite(value := float(digits)) else _refuse(digits)
+
+
+def _refuse(number: str) -> NoReturn:
+    shown = number if len(number) <= 20 else f"{number[:20]}…"
+    raise InvalidInput(f"JSON holds finite numbers only, got {shown}")
