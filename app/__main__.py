@@ -9,29 +9,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from d2f.errors import D2FError
+from d2f.cli.program import program
 
 from .environment import prepare, private_folder, quiet_end
 
 
+@program("app.py")
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves the page until it is to end; the exit status."""
-    try:
-        with private_folder() as folder:
-            with quiet_end(folder):
-                prepare(os.environ, folder)
-                if os.environ.get("SPACES_ZERO_GPU"):
-                    import spaces  # noqa: F401  before torch, which it changes
-                from .options import parse_args
+    with private_folder() as folder:
+        with quiet_end(folder):
+            prepare(os.environ, folder)
+            if os.environ.get("SPACES_ZERO_GPU"):
+                import spaces  # noqa: F401  before torch, which it changes
+            from .options import parse_args
 
-                args = parse_args(argv, os.environ)
-                from .launch import launch
-            launch(args)
-    except KeyboardInterrupt:
-        return 130
-    except D2FError as error:
-        print(f"app.py: {error}", file=sys.stderr)
-        return 2
+            args = parse_args(argv, os.environ)
+            from .launch import launch
+        launch(args)
     return 0
 
 

@@ -1,10 +1,12 @@
 """``d2f COMMAND``, and the same as ``python -m d2f COMMAND``: one name for all programs."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+
+from d2f.cli.program import BAD_INPUT, program, starting
+from d2f.errors import InvalidInput
 
 # Module and what it does. Each has a main(arguments) that returns an exit status.
 COMMANDS = {
@@ -27,21 +29,19 @@ def page() -> str:
     return next(name for name in PAGES if find_spec(name.partition(".")[0]) is not None)
 
 
+@program("d2f")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; its exit status, 2 for one that is unknown."""
+    """Runs a command; ``InvalidInput`` for one that is unknown."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
-        return 0 if arguments else 2
+        return 0 if arguments else BAD_INPUT
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"d2f: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
-    # Read when torch loads its OpenMP; spinning threads slow a busy machine many times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    module = import_module(COMMANDS[command][0] or page())
-    return int(module.main(rest) or 0)
+        raise InvalidInput(f"no command {command!r}; there are {', '.join(COMMANDS)}")
+    with starting():
+        module = import_module(COMMANDS[command][0] or page())
+    return int(module.main(rest))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ with starting():
     import signal
     import sys
     from collections.abc import Iterator, Sequence
+    from io import TextIOWrapper
     from pathlib import Path
     from types import FrameType
 
@@ -219,8 +220,9 @@ def run(
 @program("d2f.generate")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    # A terminal that lacks a character shows a substitute; the run goes on.
-    sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that lacks a character shows a substitute; the run goes on.
+        sys.stdout.reconfigure(errors="replace")
     return run(args, *set_up(args))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from threading import current_thread, main_thread
+from typing import Protocol
 
 from d2f.errors import D2FError
 
@@ -19,7 +20,12 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 LOST, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # What a file says that takes no more: its reader is gone, its disk is full or broken.
 UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EIO)
-Main = Callable[[Sequence[str] | None], int]
+
+
+class Main(Protocol):
+    """A program: arguments, or those of the command line, to an exit status."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
 @contextmanager
