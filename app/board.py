@@ -16,6 +16,7 @@ FORCED, STOP = 1, 2
 AR_ROW = 16
 # How the device of a lane begins whose times were taken around another machine's work.
 CLIENT_TIMED = "client-timed"
+COUNTED = ", tokens by its own count"  # behind such a device, where the server counted them
 ELSEWHERE = ", at "  # before the host of a run on another machine that took its own times
 
 
@@ -113,9 +114,14 @@ def machine(*headers: TraceHeader) -> str:
 
 def _measured(header: TraceHeader) -> str:
     if client_timed(header):
+        own = header.device.endswith(COUNTED)
+        counted = (
+            "tokens are those it counted, each one a forward."
+            if own
+            else "forwards are the pieces it streamed."
+        )
         return (
-            f"{header.model}: seconds are those between arrivals, the network included; "
-            "forwards are the pieces it streamed."
+            f"{header.model}: seconds are those between arrivals, the network included; {counted}"
         )
     where = "on another machine" if ELSEWHERE in header.device else "on this machine"
     return (

@@ -4,12 +4,14 @@ Plain values and JSON both ways, so that a visitor's browser can keep it. What a
 is not trusted. Knows nothing of models, runs or gradio.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from d2f.errors import InvalidInput
 
+from .characters import whole
 from .prompts import check_prompt
 
 if TYPE_CHECKING:
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 
 MAX_TURNS = 32
 MAX_ANSWER = MAX_CHARACTERS = 100_000
+# How thoughts are set off from what is said where a server sends them apart.
+THOUGHTS_BEGIN, THOUGHTS_END = "<think>\n", "\n</think>\n\n"
+# As models set them off themselves; where the chat template begins them, only their end shows.
+_THOUGHTS = re.compile(
+    r"(?:\s*<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)"
+    r"|\s*\[THINK\].*?(?:\[/THINK\]|\Z))+\s*"
+    r"|(?:(?!<think>).)*?</think>\s*",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Conversation:
             turns = [_exchange(turn, lanes) for turn in data["turns"][-MAX_TURNS:]]
             while sum(len(t.prompt) + sum(map(len, t.answers)) for t in turns) > MAX_CHARACTERS:
                 turns.pop(0)
-            return cls(str(data["pair"]), tuple(turns))
+            return cls(whole(str(data["pair"])), tuple(turns))
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
@@ -71,4 +82,10 @@ def _exchange(turn: Any, lanes: int) -> Exchange:
     answers = tuple(turn["answers"])
     if len(answers) != lanes or any(not isinstance(a, str) or len(a) > MAX_ANSWER for a in answers):
         raise InvalidInput("not the answers of these lanes")
-    return Exchange(check_prompt(turn["prompt"]), answers)
+    return Exchange(check_prompt(turn["prompt"]), tuple(map(whole, answers)))
+
+
+def spoken(text: str) -> str:
+    """The answer alone: without what the model thought aloud before."""
+    thoughts = _THOUGHTS.match(text)
+    return text[thoughts.end() :] if thoughts else text

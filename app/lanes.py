@@ -21,7 +21,8 @@ from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
 from d2f.tokenizer import Message
 
-from .conversation import Conversation
+from .characters import whole
+from .conversation import Conversation, spoken
 from .hf import Reference, generate_steps, warm_reference
 from .remote import ChatReader, EventsReader, Feed, RemoteError, Server
 from .rivals import RivalPair, Runner, Transformers
@@ -31,12 +32,24 @@ WARM_UP_BLOCKS = 4  # so that windows of several blocks have run as well
 BEGIN = 10.0  # seconds that a server of events has to accept a run
 
 
+def as_it_came(trace: Trace) -> Trace:
+    """Of a run whose tokens are those of its steps."""
+    return trace
+
+
+def said(trace: Trace) -> str:
+    """What a run says, by its text."""
+    return spoken(trace.text)
+
+
 @dataclass
 class Lane:
     """Steps through one run and remembers it; ``decode`` and ``token_text`` turn ids into text.
 
-    ``chat`` is what the model was told: earlier turns, then the prompt. ``feed`` is there where
-    the run is on another machine; ``failure`` says why such a run broke off, if it did.
+    ``chat`` is what the model was told: earlier turns, then the prompt. ``counted`` makes of the
+    steps as they came the run that is kept, and ``spoken`` takes from it what the model thought
+    aloud. ``feed`` is there where the run is on another machine; ``failure`` says why such a run
+    broke off, if it did.
     """
 
     name: str
@@ -45,6 +58,8 @@ class Lane:
     token_text: Callable[[int], str]
     decode: Callable[[Sequence[int]], str]
     chat: Sequence[Message] = ()
+    counted: Callable[[Trace], Trace] = as_it_came
+    spoken: Callable[[Trace], str] = said
     events: list[StepEvent] = field(default_factory=list)
     seconds: float = 0.0
     feed: Feed | None = None
@@ -93,7 +108,12 @@ class Lane:
     def trace(self) -> Trace:
         """The run so far, with its readable answer."""
         trace = Trace(self.header, tuple(self.events))
-        return trace.with_text(self.decode(trace.token_ids))
+        return self.counted(trace.with_text(whole(self.decode(trace.token_ids))))
+
+    @property
+    def answer(self) -> str:
+        """What the model says, without what it thought aloud before."""
+        return self.spoken(self.trace)
 
 
 @dataclass(frozen=True)
@@ -220,6 +240,8 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
         token_text=reader.texts.__getitem__,
         decode=reader.answer,
         chat=chat,
+        counted=reader.counted,
+        spoken=reader.spoken,
         feed=feed,
     )
 

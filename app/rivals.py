@@ -13,7 +13,7 @@ from d2f.catalogue.pairs import Pair
 from d2f.errors import InvalidInput
 
 from .hf import LABEL
-from .remote import Server
+from .server import Server, read_key
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,17 @@ def chosen_runners(args: argparse.Namespace, environment: Mapping[str, str]) -> 
         raise InvalidInput("--ar is a model run here: not with --ar-url or --ar-events")
     if (args.ar_url is None) != (args.ar_model is None):
         raise InvalidInput("--ar-url and --ar-model go together")
-    key = environment.get("D2F_API_KEY", "")
+
+    def key(name: str) -> str:
+        return read_key(name, environment.get(name, ""))
+
     runners: dict[str, Runner] = {}
     if args.d2f_events is not None:
-        runners["d2f"] = Server(args.d2f_events, protocol="events", key=key)
+        runners["d2f"] = Server(args.d2f_events, protocol="events", key=key("D2F_API_KEY"))
     if args.ar_events is not None:
-        runners["ar"] = Server(args.ar_events, protocol="events", key=key)
+        runners["ar"] = Server(args.ar_events, protocol="events", key=key("D2F_API_KEY"))
     if args.ar_url is not None:
-        runners["ar"] = Server(
-            args.ar_url, args.ar_model, key=environment.get("OPENAI_API_KEY", "")
-        )
+        runners["ar"] = Server(args.ar_url, args.ar_model, key=key("OPENAI_API_KEY"))
     if args.ar_transformers:
         runners["ar"] = Transformers()
     return runners

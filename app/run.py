@@ -20,6 +20,7 @@ from d2f.catalogue.pairs import Pair
 from d2f.errors import D2FError, InvalidInput
 
 from .board import Delta, LaneBoard, final, machine, speeds
+from .characters import whole
 from .conversation import Conversation
 from .lanes import Host, Lane, Question, pair_lanes
 from .link import to_link
@@ -100,7 +101,8 @@ def tell(
                 judged = judge(known, race.lanes)
                 recording = record(question.prompt, race.lanes, judged, past.turns)
                 after = _after(past, question.prompt, race.lanes)
-                yield Told(pack([end(recording)]), after, recording)
+                last = _with_counted(end(recording), recording, race.lanes)
+                yield Told(pack([last]), after, recording)
     except D2FError as error:
         yield Told(pack([{"kind": "error", "text": str(error)}]))
     except Exception as error:
@@ -149,9 +151,12 @@ def pack_now(messages: list[Delta], opening: bool = False) -> str:
 
 
 def pack_messages(run: str, number: int, messages: list[Delta], opening: bool = False) -> str:
-    """JSON for the board, free of ``<`` whatever a model wrote; ``number`` makes it unique."""
+    """JSON for the board, free of ``<`` whatever a model wrote; ``number`` makes it unique.
+
+    Nor does it hold half a character, which no JSON of Gradio's could tell again.
+    """
     data = {"run": run, "seq": number, "messages": messages, "opening": opening}
-    packed = json.dumps(data, separators=(",", ":"))
+    packed = whole(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
     return packed.replace("<", "\\u003c")
 
 
@@ -246,7 +251,7 @@ def judge(known: Known | None, lanes: Sequence[Lane]) -> str:
     failures = [f"{lane.name} broke off: {lane.failure}" for lane in lanes if lane.failure]
     if failures:
         return " ".join(failures)[:MAX_VERDICT]
-    return verdict(known, [lane.name for lane in lanes], [lane.trace.text for lane in lanes])
+    return verdict(known, [lane.name for lane in lanes], [lane.answer for lane in lanes])
 
 
 def end(recording: Recording) -> Delta:
@@ -259,6 +264,16 @@ def end(recording: Recording) -> Delta:
         "note": machine(*(trace.header for trace in traces)),
         "link": _link(recording),
     }
+
+
+def _with_counted(end: Delta, recording: Recording, lanes: Sequence[Lane]) -> Delta:
+    """Adds the steps that are kept of a lane where they are not those that the board has shown."""
+    for index, (lane, kept) in enumerate(zip(lanes, recording.lanes, strict=True)):
+        if kept.trace.events != tuple(lane.events):
+            board = _board(index, replay_lane(kept))
+            steps = [board.step(event) for event in kept.trace.events]
+            end["lanes"][index] |= {"start": board.start, "steps": steps}
+    return end
 
 
 def _speeds(recording: Recording) -> str:
@@ -285,4 +300,4 @@ def _after(past: Conversation, prompt: str, lanes: Sequence[Lane]) -> Conversati
     """
     if any(lane.failure for lane in lanes):
         return None
-    return past.with_turn(prompt, [lane.trace.text for lane in lanes])
+    return past.with_turn(prompt, [lane.answer for lane in lanes])

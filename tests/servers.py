@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -58,14 +58,21 @@ def counts(tokens: int) -> bytes:
     return chunk(choices=[], usage={"completion_tokens": tokens})
 
 
+Refusal = tuple[int, Any]  # status, and what is said as JSON
+
+
 class Scripted:
-    """A server that answers every POST with its script: bytes to send, what to wait for."""
+    """A server that answers every POST with its script: bytes to send, what to wait for.
+
+    ``refuse`` looks at what is asked first, and may refuse it.
+    """
 
     def __init__(
         self,
         script: Sequence[Part],
         status: int = 200,
         kind: str = "text/event-stream",
+        refuse: Callable[[dict[str, Any]], Refusal | None] = lambda body: None,
     ) -> None:
         self.asked: list[tuple[str, dict[str, str], Any]] = []
         self.gone = threading.Event()
@@ -77,6 +84,9 @@ class Scripted:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 speaker.asked.append((self.path, dict(self.headers), body))
+                if refused := refuse(body):
+                    self.refuse(*refused)
+                    return
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Transfer-Encoding", "chunked")
@@ -86,6 +96,15 @@ class Scripted:
                     self.play()
                 except OSError:
                     speaker.gone.set()
+
+            def refuse(self, status: int, said: Any) -> None:
+                data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+                self.send_response(status)
+                kind = "text/plain" if isinstance(said, str) else "application/json"
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
 
             def play(self) -> None:
                 for item in script:

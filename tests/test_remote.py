@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from asking import CHAT, CONFIG, answered, lane_at, run
 from races import d2f_trace, token_text
-from servers import CUT, DONE, HANG, Part, Scripted, chunk, counts, free_port, message, serving
+from servers import CUT, DONE, HANG, Scripted, chunk, counts, free_port, message, serving
 from tiny import network
 
 import app.run
@@ -25,36 +25,12 @@ from app.rivals import rival_pair
 from app.run import tell
 from d2f import ARConfig, D2FConfig, Model, StepEvent, generate
 from d2f.catalogue.pairs import PAIRS
-from d2f.config import DecodeConfig
 from d2f.serve.service import Options, create_app
 from d2f.tokenizer import Tokenizer
 
-CHAT = [{"role": "user", "content": "Count."}]
-CONFIG = ARConfig(max_new_tokens=8)
 ANSWER = [chunk(""), chunk("one"), chunk(" two"), chunk("one"), chunk(reason="stop"), DONE]
+HALVES = ("\ud83d", "\ude00")  # of one character
 FAST = {"interval": 0.0, "heartbeat": 0.01}
-
-
-@contextmanager
-def lane_at(
-    server: Server, config: DecodeConfig = CONFIG, chat: Sequence[dict[str, str]] = CHAT
-) -> Iterator[Lane]:
-    lane = remote_lane("AR", server, chat, config)
-    try:
-        yield lane
-    finally:
-        lane.close()
-
-
-def run(lane: Lane) -> Lane:
-    while lane.advance() is not None:
-        pass
-    return lane
-
-
-def answered(script: Sequence[Part], config: ARConfig = CONFIG) -> Lane:
-    with Scripted(script) as server, lane_at(Server(server.url, "llama"), config) as lane:
-        return run(lane)
 
 
 def test_a_streamed_answer_is_a_run_like_any_other():
@@ -102,18 +78,17 @@ def test_tokens_are_those_the_server_counts():
     trace = answered(pieces).trace
     assert (trace.tokens, trace.text, trace.finish_reason) == (5, "one two three", "stop")
     assert [e.seconds for e in trace.events[-2:]] == [0, 0]
-    # Fewer than its pieces, or none: a piece is a token, and so is the stop.
-    for told in ([counts(1)], []):
-        trace = answered([*ANSWER[:-1], *told, DONE]).trace
-        assert trace.tokens == 4
+    # None: a piece is a token, and so is the stop.
+    assert answered(ANSWER).trace.tokens == 4
 
 
 @pytest.mark.parametrize(
     ("script", "tokens", "text"),
     [
-        ([chunk("a"), chunk("b"), chunk("c"), chunk("d"), DONE], 3, "abc"),
+        ([chunk("a"), chunk("b"), chunk("c"), DONE], 3, "abc"),
+        ([chunk("a"), chunk("b"), chunk("c"), chunk("d"), DONE], 3, "abcd"),
         ([chunk("a b"), chunk("c", "length"), counts(3), DONE], 3, "a bc"),
-        ([chunk("a", "length"), counts(9), DONE], 3, "a"),
+        ([chunk("a", "length"), counts(9), DONE], 9, "a"),
         ([chunk("a", "length"), DONE], 1, "a"),
     ],
 )
@@ -128,7 +103,7 @@ def test_thoughts_and_any_character_are_text_of_the_answer():
     parts = message({"choices": [thought]}) + chunk("é\x85", "stop")
     halves = [parts[:30], parts[30:31], parts[31:]]
     trace = answered([b": hello\r\n\r\n", *halves, b"data: [DONE]\r\n\r\n"]).trace
-    assert trace.text == "hm\u2028é\x85"
+    assert trace.text == "<think>\nhm\u2028\n</think>\n\né\x85"
 
 
 def test_seconds_are_those_between_arrivals_whatever_is_computed_here():
@@ -192,7 +167,13 @@ def test_seconds_are_those_between_arrivals_whatever_is_computed_here():
             "sent what is no event of its protocol.",
             1,
         ),
-        ([message([1])], 200, "text/event-stream", "sent what is no event of its protocol.", 0),
+        (
+            [message({"choices": {"0": "a"}})],
+            200,
+            "text/event-stream",
+            "sent what is no event of its protocol.",
+            0,
+        ),
         (
             [chunk("one"), chunk(reason="content_filter"), DONE],
             200,
@@ -456,6 +437,43 @@ def test_events_that_are_not_of_the_run_are_refused(served: tuple):
     step = {"step": 0, "seconds": 0.1, "window": [0, 1], "blocks": [], "cache_length": 0}
     step |= {"finish_reason": None, "commits": [[5000, 7, 0.5, 0]]}
     told = json.dumps({"event": step, "texts": [[7, "x"]]})
+    script = f"event: header\ndata: {header}\n\nevent: step\ndata: {told}\n\n".encode()
+    with Scripted([script]) as odd, lane_at(Server(odd.url, protocol="events"), config) as lane:
+        assert run(lane).failure.endswith("sent what is no event of its protocol.")
+
+
+def test_a_service_may_cut_a_character_between_two_tokens(served: tuple):
+    model, config, url = served
+    header = replace(generate(model, [5], config), events=()).to_json()
+    start = len(json.loads(header)["header"]["prompt_ids"])
+
+    def step(number: int, reason: str | None) -> bytes:
+        event = {"step": number, "seconds": 0.1, "window": [0, 1], "blocks": [], "cache_length": 0}
+        event |= {"finish_reason": reason, "commits": [[start + number, number, 0.5, 0]]}
+        told = json.dumps({"event": event, "texts": [[number, HALVES[number]]]})
+        return f"event: step\ndata: {told}\n\n".encode()
+
+    head = f"event: header\ndata: {header}\n\nevent: ping\ndata:\n\n".encode()
+    steps = [step(0, None), step(1, "stop")]
+    for end, text in (
+        ([f"event: end\ndata: {json.dumps({'text': HALVES[0]})}\n\n".encode()], "\ufffd"),
+        ([], "😀"),
+    ):
+        with Scripted([head, *steps, *end]) as odd:
+            with lane_at(Server(odd.url, protocol="events"), config) as lane:
+                run(lane)
+        assert lane.trace.text == text
+        assert [lane.token_text(i) for i in lane.trace.token_ids] == ["\ufffd", "\ufffd"]
+        assert bool(lane.failure) == (not end)
+        recording = record("Count.", [lane])
+        assert recording.lanes[0].trace.text == text
+
+
+@pytest.mark.parametrize("text", [None, 5, ["a"]])
+def test_a_token_whose_text_is_none_is_refused(served: tuple, text: object):
+    model, config, url = served
+    header = replace(generate(model, [5], config), events=()).to_json()
+    told = json.dumps({"event": {}, "texts": [[1, text]]})
     script = f"event: header\ndata: {header}\n\nevent: step\ndata: {told}\n\n".encode()
     with Scripted([script]) as odd, lane_at(Server(odd.url, protocol="events"), config) as lane:
         assert run(lane).failure.endswith("sent what is no event of its protocol.")

@@ -133,8 +133,15 @@ class Lane {
     this.arrived ||= over;
   }
 
-  // No event follows those that have arrived.
-  close() {
+  // No event follows those that have arrived. `kept`: the run as it was counted in the end, where
+  // that is not how it came; it takes the place of what was shown up to `clock`.
+  close(kept, clock) {
+    if (kept.steps) {
+      this.begin({ ...kept.start, chat: this.start.chat });
+      this.timeline = kept.steps;
+      this.setState('running');
+      this.advance(clock);
+    }
     this.arrived = true;
     this.horizon = this.timeline.length ? this.timeline[this.timeline.length - 1].time : 0;
   }
@@ -165,7 +172,18 @@ class Lane {
     if (event.finish !== null) this.finish(event.finish);
   }
 
+  // Room for a position beyond those asked for, which only a server that counts otherwise has.
+  grow(position) {
+    const { block } = this.start;
+    const capacity = (Math.floor(position / block) + 1) * block;
+    this.start = { ...this.start, capacity };
+    while (this.cells.length < capacity) this.cells.push({ position: this.cells.length, token: null });
+    while (this.rows.length < capacity / block) this.rows.push('waiting');
+    this.sheet.rule();
+  }
+
   commit(event, position, text, confidence, flags) {
+    if (position >= this.cells.length) this.grow(position);
     this.cells[position].token = { text, confidence, flags, step: event.forwards };
     this.known += 1;
     this.span(Math.floor(position / this.start.block)).commits.push(event.time);

@@ -308,7 +308,11 @@ const KINDS = {
   stopped: halt,
   end: (message) => {
     player.end = message;
-    lanes.forEach((lane) => lane.close());
+    lanes.forEach((lane, i) => lane.close(message.lanes[i], player.clock));
+    if (message.lanes.some((lane) => lane.steps)) {
+      chart.begin(); // its scale was that of other figures
+      player.unpainted = true;
+    }
     if (document.querySelector('#charts > button.open')) document.getElementById('redraw').click();
   },
   error: (message, own) => {
