@@ -374,7 +374,7 @@ def write_adapter(
 def put(cache: Path, repo: Repo, folder: Path) -> None:
     """A folder as a downloaded snapshot of a repository."""
     home = cache / f"models--{repo.id.replace('/', '--')}"
-    commit = repo.revision if repo.pinned else MAIN
+    commit = MAIN if repo.revision == "main" else repo.revision
     for place in (home / "blobs", home / "refs", home / "snapshots" / commit):
         place.mkdir(parents=True)
     (home / "refs" / "main").write_text(commit)

@@ -12,6 +12,7 @@ import torch
 from flash_standin import flash_attn_with_kvcache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sight import block_causal_ends, causal_ends, full_ends
 from torch.nn.attention import flex_attention as flex
 
 from d2f.nn.attention import (
@@ -20,14 +21,11 @@ from d2f.nn.attention import (
     any_shape,
     attend,
     backend_name,
-    block_causal_ends,
-    causal_ends,
     choose_backend,
     equal_runs,
     flash_kernel,
     flash_obstacle,
     flex_kernel,
-    full_ends,
     make_fixed_sight,
     make_sight,
     send,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sight import causal_ends
 from tiny import Watched, as_transformers, network
 
 from d2f import ARConfig, Model, generate, stream
-from d2f.nn.attention import causal_ends
 from d2f.tokenizer import Tokenizer
 
 MANY_STOPS = range(5, 5000, 25)

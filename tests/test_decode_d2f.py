@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sight import block_causal_ends
 from tiny import Watched, as_transformers, network
 from transformers import PreTrainedModel
 
 from d2f import D2FConfig, Model, StepEvent, generate, stream
-from d2f.nn.attention import block_causal_ends
 from d2f.tokenizer import Tokenizer
 
 MASK = 1

@@ -12,6 +12,7 @@ import torch
 from folders import save_folder
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from sight import causal_ends
 from tiny import as_transformers, network
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -20,7 +21,6 @@ from d2f import load_model
 from d2f.checkpoints.config_json import config_json, model_config
 from d2f.checkpoints.load import save_model, split
 from d2f.errors import LoadError
-from d2f.nn.attention import causal_ends
 from d2f.nn.transformer import Transformer
 
 VOCAB = 640

@@ -10,6 +10,7 @@ import pytest
 import torch
 from originals import Llada, dream_json, llada_json, llada_state, rounded, write_folder
 from peft import LoraConfig, get_peft_model
+from sight import block_causal_ends, causal_ends, full_ends
 from tiny import as_transformers, network
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -17,7 +18,6 @@ from transformers import PreTrainedModel
 from d2f import D2FConfig, Model, load_model, stream
 from d2f.checkpoints.load import split
 from d2f.checkpoints.weight_names import LAYOUTS
-from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
 from d2f.nn.transformer import Transformer
 from d2f.tokenizer import Tokenizer
 

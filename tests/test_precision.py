@@ -4,11 +4,11 @@ from itertools import islice
 
 import pytest
 import torch
+from sight import block_causal_ends, causal_ends, full_ends
 from torch import Tensor
 
 from d2f import Model, load_model
 from d2f.catalogue.pairs import PAIRS
-from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
 from d2f.tasks import TASKS, draw
 
 PROBLEMS, BLOCK = 4, 16

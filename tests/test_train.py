@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from folders import save_folder, save_models
+from sight import block_causal_ends
 
 from d2f.checkpoints.load import load_model
-from d2f.nn.attention import block_causal_ends
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig
 from d2f.tasks import TASKS, draw, split_of

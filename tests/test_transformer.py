@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from sight import block_causal_ends, causal_ends, full_ends
 from tiny import SHAPE, as_transformers, network
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from d2f.nn.attention import block_causal_ends, causal_ends, full_ends
 from d2f.nn.transformer import RMSNorm, Transformer, rotary_tables, rotate
 from d2f.shape import ModelConfig
 

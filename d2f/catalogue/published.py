@@ -24,11 +24,6 @@ class Repo:
     licence: str
     gated: bool = False
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the revision is a commit, which cannot change."""
-        return len(self.revision) == 40
-
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
