@@ -27,3 +27,10 @@ class TooLittleMemory(LoadError):
 
 class ComputeError(D2FError, ArithmeticError):
     """A computation gave no usable numbers."""
+
+
+def one_line(value: object, most: int = 200) -> str:
+    """A value's text inside a message: one printable line of at most ``most`` characters."""
+    text = "".join(c if c.isprintable() else " " for c in str(value)[: 4 * most])
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -28,7 +28,6 @@ with starting():
     from d2f.catalogue.published import PUBLISHED
     from d2f.checkpoints.config_json import model_config
     from d2f.checkpoints.load import find_folder
-    from d2f.checkpoints.shards import read_json
     from d2f.cli.options import (
         Parser,
         add_engine_options,
@@ -44,6 +43,7 @@ with starting():
     from d2f.errors import InvalidInput
     from d2f.machine import default_dtype
     from d2f.memory import find_device
+    from d2f.model_files import read_json
     from d2f.strict_json import to_json
     from d2f.text import plain_text
 

@@ -83,6 +83,27 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Llama3Rope:
+    """Rotary frequencies stretched for a context longer than the model was first trained on.
+
+    Waves shorter than ``original_length / high_freq_factor`` stay, those longer than
+    ``original_length / low_freq_factor`` get ``factor`` times as long; between, both are mixed.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_length: int
+
+    def __post_init__(self) -> None:
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise InvalidInput(
+                "high_freq_factor must be above low_freq_factor, "
+                f"got {self.high_freq_factor} and {self.low_freq_factor}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Shape):
     """A transformer's shape, its switches, and the ids decoding must know.
 
@@ -92,6 +113,7 @@ class ModelConfig(Shape):
 
     max_length: int
     rope_theta: float = 10000.0
+    rope_scaling: Llama3Rope | None = None
     norm_eps: float = 1e-6
     rope_in_float32: bool = False
     logit_shift: bool = False
@@ -103,4 +125,11 @@ class ModelConfig(Shape):
             raise InvalidInput(
                 f"num_heads must be a multiple of num_kv_heads, "
                 f"got {self.num_heads} and {self.num_kv_heads}"
+            )
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise InvalidInput(f"head_dim must be even and at least 2, got {self.head_dim}")
+        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
+            raise InvalidInput(
+                f"the mask token must be one of the {self.vocab_size} ids of the model, "
+                f"got {self.mask_id}"
             )

@@ -274,10 +274,9 @@ def test_a_config_of_another_shape_than_the_weights_is_refused(folder: Path) -> 
             "model_type must be 'llama', 'qwen2', 'llada' or 'Dream', got 'gpt2'",
         ),
         ({"model_type": ...}, "model_type must be .* or 'Dream', got None"),
-        ({"rope_theta": ...}, "config.json names no rope_theta"),
         (
-            {"rope_scaling": {"rope_type": "llama3", "factor": 8}},
-            "rope_type must be 'default', got 'llama3'",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 8}},
+            "rope_type must be 'default' or 'llama3', got 'yarn'",
         ),
         ({"hidden_size": ...}, "config.json .*hidden_size"),
         ({"vocab_size": ...}, "config.json .*vocab_size"),
@@ -311,7 +310,7 @@ def test_one_stop_id_a_list_or_none_are_all_read(stops: Any, folder: Path) -> No
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_missing_file_is_an_error(name: str, folder: Path) -> None:
     (folder / name).unlink()
-    with pytest.raises((FileNotFoundError, ValueError, OSError)):
+    with pytest.raises(ValueError):
         load_model(folder)
 
 
@@ -402,7 +401,7 @@ def test_adapter_keys_that_fit_nothing_are_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "IA3"}, "adapter peft_type must be 'LORA', got 'IA3'"),
+        ({"peft_type": "IA3"}, "adapter_config.json: peft_type must be 'LORA', got 'IA3'"),
         ({"use_dora": True}, "only plain LoRA"),
         ({"bias": "all"}, "only plain LoRA"),
         ({"fan_in_fan_out": True}, "only plain LoRA"),

@@ -9,13 +9,18 @@ from originals import DREAM_7B, LLADA_8B
 
 from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.config_json import model_config
-from d2f.checkpoints.lora import Lora, adapter_pairs
+from d2f.checkpoints.lora import Lora, LoraConfig, adapter_pairs
 from d2f.checkpoints.weight_names import LLADA, TRANSFORMERS, key_map
 from d2f.errors import LoadError
 
 Shapes = dict[str, tuple[int, ...]]
 HERE = Path("adapter")
-RAW: dict[str, Any] = {"r": 32, "target_modules": ["q_proj", "k_proj", "v_proj", "attn_out"]}
+RAW: dict[str, Any] = {
+    "peft_type": "LORA",
+    "r": 32,
+    "lora_alpha": 32,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "attn_out"],
+}
 RAW_DREAM = RAW | {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 
 
@@ -54,7 +59,7 @@ def test_the_published_shapes_fit(
     name: str, raw: dict[str, Any], modules: int, parameters: int
 ) -> None:
     shapes = adapter(name)
-    assert len(adapter_pairs(raw, shapes, base(name), HERE)) == modules
+    assert len(adapter_pairs(LoraConfig(**raw), shapes, base(name), HERE)) == modules
     assert sum(rows * columns for rows, columns in shapes.values()) == parameters
     published = PUBLISHED["d2f-llada-8b-instruct" if name == "llada" else "d2f-dream-7b-base"]
     assert published.adapter is not None
@@ -63,7 +68,7 @@ def test_the_published_shapes_fit(
 
 @pytest.mark.parametrize("begun", ["pissa", "pissa_niter_4", "olora", "corda", "loftq"])
 def test_an_adapter_that_changed_its_base_is_refused(begun: str, tmp_path: Path) -> None:
-    raw = {"peft_type": "LORA", "init_lora_weights": begun}
+    raw = RAW | {"init_lora_weights": begun}
     (tmp_path / "adapter_config.json").write_text(json.dumps(raw))
     with pytest.raises(ValueError, match=f"init_lora_weights must be .*, got '{begun}'"):
         Lora(tmp_path, {})
@@ -71,7 +76,7 @@ def test_an_adapter_that_changed_its_base_is_refused(begun: str, tmp_path: Path)
 
 @pytest.mark.parametrize("begun", [True, False, None, "gaussian", "eva", "orthogonal"])
 def test_an_adapter_that_left_its_base_alone_is_read_on(begun: object, tmp_path: Path) -> None:
-    raw = {"peft_type": "LORA", "init_lora_weights": begun, "r": 4, "lora_alpha": 4}
+    raw = RAW | {"init_lora_weights": begun}
     (tmp_path / "adapter_config.json").write_text(json.dumps(raw))
     with pytest.raises(LoadError, match=r"adapter_model\.safetensors is missing"):
         Lora(tmp_path, {})
@@ -79,17 +84,17 @@ def test_an_adapter_that_left_its_base_alone_is_read_on(begun: object, tmp_path:
 
 def test_an_adapter_for_the_other_model_is_refused() -> None:
     with pytest.raises(ValueError, match="fits no weight of the base model"):
-        adapter_pairs(RAW_DREAM, adapter("dream"), base("llada"), HERE)
+        adapter_pairs(LoraConfig(**RAW_DREAM), adapter("dream"), base("llada"), HERE)
     with pytest.raises(ValueError, match="fits no weight of the base model"):
-        adapter_pairs(RAW, adapter("llada"), base("dream"), HERE)
+        adapter_pairs(LoraConfig(**RAW), adapter("llada"), base("dream"), HERE)
 
 
 def test_an_adapter_of_another_width_or_rank_is_refused() -> None:
     narrow = {key: tuple(min(n, 2048) for n in shape) for key, shape in adapter("llada").items()}
     with pytest.raises(ValueError, match=r"are \(32, 2048\) and \(2048, 32\), not \(32, 4096\)"):
-        adapter_pairs(RAW, narrow, base("llada"), HERE)
+        adapter_pairs(LoraConfig(**RAW), narrow, base("llada"), HERE)
     with pytest.raises(ValueError, match=r"are \(16, 4096\) and \(4096, 16\), not \(32, 4096\)"):
-        adapter_pairs(RAW, adapter("llada", rank=16), base("llada"), HERE)
+        adapter_pairs(LoraConfig(**RAW), adapter("llada", rank=16), base("llada"), HERE)
 
 
 @pytest.mark.parametrize("targets", [RAW["target_modules"], r".*\.(q_proj|k_proj|v_proj|attn_out)"])
@@ -97,22 +102,23 @@ def test_a_target_without_an_adapter_is_refused(targets: str | list[str]) -> Non
     """What silently lost LLaDA's attn_out elsewhere."""
     raw = RAW | {"target_modules": targets}
     shapes = adapter("llada")
-    assert len(adapter_pairs(raw, shapes, base("llada"), HERE)) == 128
+    assert len(adapter_pairs(LoraConfig(**raw), shapes, base("llada"), HERE)) == 128
     rest = {key: shape for key, shape in shapes.items() if "31.attn_out" not in key}
     with pytest.raises(ValueError, match="targets 'model.transformer.blocks.31.attn_out.weight'"):
-        adapter_pairs(raw, rest, base("llada"), HERE)
+        adapter_pairs(LoraConfig(**raw), rest, base("llada"), HERE)
 
 
 def test_a_target_is_a_whole_part_of_a_name() -> None:
     """``ff_out`` is the head too; ``out`` is no module at all."""
     raw = RAW | {"target_modules": ["ff_out"]}
     with pytest.raises(ValueError, match="targets 'model.transformer.blocks.0.ff_out.weight'"):
-        adapter_pairs(raw, {}, base("llada"), HERE)
-    assert adapter_pairs(RAW | {"target_modules": ["out"]}, {}, base("llada"), HERE) == {}
+        adapter_pairs(LoraConfig(**raw), {}, base("llada"), HERE)
+    part = LoraConfig(**RAW | {"target_modules": ["out"]})
+    assert adapter_pairs(part, {}, base("llada"), HERE) == {}
     layers = [f"model.transformer.blocks.{layer}.ff_out" for layer in range(32)]
     shapes: Shapes = {}
     for module in layers:
         shapes[f"base_model.model.{module}.lora_A.weight"] = (32, 12288)
         shapes[f"base_model.model.{module}.lora_B.weight"] = (4096, 32)
     with pytest.raises(ValueError, match="targets 'model.transformer.ff_out.weight'"):
-        adapter_pairs(raw, shapes, base("llada"), HERE)
+        adapter_pairs(LoraConfig(**raw), shapes, base("llada"), HERE)

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from tiny import network
 
 from d2f import load_model
-from d2f.checkpoints.shards import read_json, stored_weights, tensor_shapes
+from d2f.checkpoints.shards import stored_weights, tensor_shapes
 from d2f.errors import LoadError
+from d2f.model_files import read_json
 from d2f.nn.transformer import Transformer
 
 SECOND = "model-00002-of-00003.safetensors"

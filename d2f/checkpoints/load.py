@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,11 +23,12 @@ from d2f.catalogue.published import PUBLISHED, Published
 from d2f.checkpoints.config_json import config_json, model_config
 from d2f.checkpoints.hub import cached, snapshot
 from d2f.checkpoints.lora import Lora
-from d2f.checkpoints.shards import AGAIN, Stored, read_json, stored_weights
+from d2f.checkpoints.shards import AGAIN, Stored, open_shard, stored_weights
 from d2f.checkpoints.weight_names import LAYOUTS, TRANSFORMERS, Layout, Slot, key_map
-from d2f.errors import HubError, LoadError
+from d2f.errors import HubError, LoadError, one_line
 from d2f.memory import free_memory, require_memory
 from d2f.model import Model
+from d2f.model_files import Fields, read_fields, read_json
 from d2f.nn.attention import choose_backend
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig, Shape
@@ -58,9 +58,9 @@ def load_model(
         attention: "auto", or one of :data:`d2f.nn.attention.BACKENDS`.
 
     Raises:
-        ValueError: unknown name, unsupported architecture, missing or left-over keys, an adapter
-            for another base, too little memory, an attention that cannot run there, a missing
-            file; :class:`d2f.errors.HubError`: cannot be downloaded.
+        InvalidInput: unknown name, no such device, an attention that cannot run there.
+        LoadError: unsupported architecture, missing or left-over keys, an adapter for another base,
+            a missing or damaged file; HubError: cannot be downloaded; TooLittleMemory.
     """
     if dtype not in DTYPES:
         raise LoadError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
@@ -79,9 +79,11 @@ def load_model(
             check_base(adapter, _repository(name_or_folder))
         folder = find_folder(name_or_folder)
     raw = read_json(folder / "config.json")
-    config = model_config(raw)
+    config, layout = model_config(raw), LAYOUTS[raw["model_type"]]
     require_memory(name, config.memory(dtype), free, str(device), dtype)
-    stored, slots = stored_weights(folder), key_map(config, LAYOUTS[raw["model_type"]])
+    stored, slots = stored_weights(folder), key_map(config, layout)
+    if config.tied_head:
+        stored = without_copied_head(stored, layout, folder)
     check_weights(stored, slots, folder)
     backend = choose_backend(attention, device, DTYPES[dtype], config.head_dim)
     lora = None
@@ -201,19 +203,45 @@ def folder_shape(folder: Path) -> Shape:
     return model_config(read_json(folder / "config.json"))
 
 
+def without_copied_head(
+    stored: dict[str, Stored], layout: Layout, folder: Path
+) -> dict[str, Stored]:
+    """The weights of a tied model without the head, which some files hold as a copy.
+
+    Raises:
+        LoadError: it is another matrix than the embedding.
+    """
+    head, embedding = f"{layout.head}.weight", f"{layout.embedding}.weight"
+    if not {head, embedding} <= stored.keys():
+        return stored
+    if not torch.equal(read_weight(stored, head), read_weight(stored, embedding)):
+        raise LoadError(
+            f"config.json of {folder} says that the head is the embedding, and {head} is another "
+            "matrix: set tie_word_embeddings to false if the model was trained with it"
+        )
+    return {key: weight for key, weight in stored.items() if key != head}
+
+
+def read_weight(stored: Mapping[str, Stored], key: str) -> Tensor:
+    """One weight's values."""
+    with open_shard(stored[key].path) as file:
+        value: Tensor = file.get_tensor(key)
+    return value
+
+
 def check_weights(stored: Mapping[str, Stored], slots: Mapping[str, Slot], folder: Path) -> None:
     """``ValueError`` unless a folder holds exactly the weights its config.json asks for."""
     missing, unused = sorted(slots.keys() - stored.keys()), sorted(stored.keys() - slots.keys())
     if missing or unused:
         raise LoadError(
             f"weights of {folder} do not fit its config.json: "
-            f"missing {missing[:4]}, left over {unused[:4]}"
+            f"missing {one_line(missing[:4], 300)}, left over {one_line(unused[:4], 300)}"
         )
     for key, slot in slots.items():
         if stored[key].shape != slot.shape:
             raise LoadError(
                 f"weights of {folder} do not fit its config.json: "
-                f"{key} is {stored[key].shape}, not {slot.shape}"
+                f"{key} is {one_line(stored[key].shape)}, not {slot.shape}"
             )
 
 
@@ -250,9 +278,12 @@ def fill(
 ) -> None:
     """Read every weight into its rows of the network, one at a time and one shard after another."""
     state = net.state_dict()
-    for path in sorted({weight.path for weight in stored.values()}):
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():
+    homes: dict[Path, list[str]] = {}
+    for key, weight in stored.items():
+        homes.setdefault(weight.path, []).append(key)
+    for path, keys in homes.items():
+        with open_shard(path) as file:
+            for key in keys:
                 value = file.get_tensor(key)
                 if lora is not None and key in lora:
                     value = value.float() + lora.delta(key)
@@ -265,14 +296,19 @@ def split(net: Transformer, layout: Layout = TRANSFORMERS) -> dict[str, Tensor]:
     return {key: state[slot.key][slot.rows] for key, slot in key_map(net.config, layout).items()}
 
 
+class _Stops(Fields):
+    eos_token_id: int | list[int] | None = None
+
+
 def _stop_ids(folder: Path) -> list[int]:
     """Ids that config.json and generation_config.json say end an answer."""
     found: list[int] = []
     for name in ("config.json", "generation_config.json"):
         if (folder / name).is_file():
-            stops = read_json(folder / name).get("eos_token_id")
+            stops = read_fields(_Stops, read_json(folder / name), name).eos_token_id
             found += stops if isinstance(stops, list) else [] if stops is None else [stops]
-    return found
+    # Some files say -1 for none.
+    return [stop for stop in found if stop >= 0]
 
 
 def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> None:

@@ -7,13 +7,14 @@ and every module it says it targets must be changed. Knows no network.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from safetensors import safe_open
+from pydantic import Field
 from torch import Tensor
 
-from d2f.checkpoints.shards import read_json, tensor_shapes
-from d2f.errors import LoadError
+from d2f.checkpoints.shards import open_shard, tensor_shapes
+from d2f.errors import LoadError, one_line
+from d2f.model_files import Fields, read_fields, read_json
 
 PREFIX = "base_model.model."
 PLAIN = "only plain LoRA adapters (no DoRA, bias or fan_in_fan_out) are supported"
@@ -21,6 +22,30 @@ PLAIN = "only plain LoRA adapters (no DoRA, bias or fan_in_fan_out) are supporte
 PARTIAL = ("layers_to_transform", "exclude_modules", "target_parameters")
 # Ways to begin an adapter, of those PEFT names, that leave the base model's weights as they are.
 BEGINNINGS = ("gaussian", "eva", "orthogonal")
+
+
+class LoraConfig(Fields):
+    """``adapter_config.json``; of most fields it matters only whether they say anything."""
+
+    peft_type: Literal["LORA"]
+    init_lora_weights: bool | str | None = None
+    alpha_pattern: Any = None
+    rank_pattern: Any = None
+    use_dora: Any = None
+    bias: str | None = None
+    fan_in_fan_out: Any = None
+    layers_to_transform: Any = None
+    exclude_modules: Any = None
+    target_parameters: Any = None
+    r: Annotated[int, Field(ge=1, le=2**16)]
+    lora_alpha: Annotated[float, Field(allow_inf_nan=False)]
+    use_rslora: bool | None = None
+    target_modules: str | list[str]
+
+    @property
+    def scale(self) -> float:
+        """What the product of B and A is multiplied by."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 
 class Lora:
@@ -32,11 +57,11 @@ class Lora:
 
     def __init__(self, folder: Path, base: Mapping[str, tuple[int, ...]]) -> None:
         raw = read_json(folder / "adapter_config.json")
-        _require_plain(raw)
-        rank = raw["r"]
-        self.scale: float = raw["lora_alpha"] / (rank**0.5 if raw.get("use_rslora") else rank)
+        config = read_fields(LoraConfig, raw, "adapter_config.json")
+        _require_plain(config)
+        self.scale = config.scale
         self._path = folder / "adapter_model.safetensors"
-        self._pairs = adapter_pairs(raw, tensor_shapes(self._path), base, folder)
+        self._pairs = adapter_pairs(config, tensor_shapes(self._path), base, folder)
 
     def __contains__(self, key: str) -> bool:
         return key in self._pairs
@@ -44,12 +69,13 @@ class Lora:
     def delta(self, key: str) -> Tensor:
         """What to add to the weight ``key`` of the base model, in float32."""
         a, b = self._pairs[key]
-        with safe_open(self._path, framework="pt") as file:
-            return self.scale * (file.get_tensor(b).float() @ file.get_tensor(a).float())
+        with open_shard(self._path) as file:
+            product: Tensor = file.get_tensor(b).float() @ file.get_tensor(a).float()
+        return self.scale * product
 
 
 def adapter_pairs(
-    raw: Mapping[str, Any],
+    config: LoraConfig,
     adapter: Mapping[str, tuple[int, ...]],
     base: Mapping[str, tuple[int, ...]],
     folder: Path,
@@ -57,55 +83,63 @@ def adapter_pairs(
     """Keys of A and B by the base weight they change.
 
     Args:
-        raw: ``adapter_config.json``.
         adapter, base: shapes by key.
+
+    Raises:
+        LoadError: keys, shapes or targets do not fit.
     """
+    targets = _target_pattern(config.target_modules)
     pairs = {}
     for key in sorted(adapter):
         module, found, rest = key.removeprefix(PREFIX).partition(".lora_")
         target = f"{module}.weight"
         a, b = (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
         known = found and rest in ("A.weight", "B.weight") and key in (a, b)
-        if not known or target not in base or not (a in adapter and b in adapter):
-            raise LoadError(f"adapter key {key!r} in {folder} fits no weight of the base model")
+        matrix = len(base.get(target, ())) == 2
+        if not known or not matrix or not (a in adapter and b in adapter):
+            shown = one_line(repr(key))
+            raise LoadError(f"adapter key {shown} in {folder} fits no weight of the base model")
         pairs[target] = (a, b)
     for target, (a, b) in pairs.items():
         rows, columns = base[target]
-        shapes, fitting = (adapter[a], adapter[b]), ((raw["r"], columns), (rows, raw["r"]))
+        shapes, fitting = (adapter[a], adapter[b]), ((config.r, columns), (rows, config.r))
         if shapes != fitting:
+            are = " and ".join(one_line(shape, 100) for shape in shapes)
             raise LoadError(
                 f"adapter in {folder} does not fit the base model: A and B of {target!r} are "
-                f"{shapes[0]} and {shapes[1]}, not {fitting[0]} and {fitting[1]}"
+                f"{are}, not {fitting[0]} and {fitting[1]}"
             )
-    bare = [key for key in base if _targeted(raw["target_modules"], key) and key not in pairs]
+    modules = {key.removesuffix(".weight"): key for key in base if key.endswith(".weight")}
+    bare = [
+        key for module, key in modules.items() if targets.fullmatch(module) and key not in pairs
+    ]
     if bare:
         raise LoadError(f"adapter in {folder} targets {bare[0]!r} and holds nothing for it")
     return pairs
 
 
-def _targeted(targets: str | list[str], key: str) -> bool:
-    """PEFT's rule: a pattern of the whole module name, or a list of name endings."""
-    if not key.endswith(".weight"):
-        return False
-    module = key.removesuffix(".weight")
-    if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
-    return any(f".{module}".endswith(f".{name}") for name in targets)
+def _target_pattern(targets: str | list[str]) -> re.Pattern[str]:
+    """PEFT's rule of the modules it targets: a pattern of the whole name, or a list of endings."""
+    if not isinstance(targets, str):
+        targets = rf"(.*\.)?({'|'.join(map(re.escape, targets))})"
+    try:
+        return re.compile(targets)
+    except (re.error, OverflowError, RecursionError) as error:  # all that compiling raises
+        shown = f"{one_line(repr(targets), 100)} ({one_line(error, 100)})"
+        raise LoadError(f"adapter target_modules is no valid pattern: {shown}") from error
 
 
-def _require_plain(raw: Mapping[str, Any]) -> None:
-    if raw.get("peft_type") != "LORA":
-        raise LoadError(f"adapter peft_type must be 'LORA', got {raw.get('peft_type')!r}")
-    if raw.get("alpha_pattern") or raw.get("rank_pattern"):
+def _require_plain(config: LoraConfig) -> None:
+    if config.alpha_pattern or config.rank_pattern:
         raise LoadError("adapters with ranks or alphas per module are not supported")
-    if raw.get("use_dora") or raw.get("bias", "none") != "none" or raw.get("fan_in_fan_out"):
+    if config.use_dora or config.bias not in (None, "none") or config.fan_in_fan_out:
         raise LoadError(PLAIN)
-    begun = raw.get("init_lora_weights", True)
+    begun = config.init_lora_weights
     if isinstance(begun, str) and begun not in BEGINNINGS:
         raise LoadError(
-            f"adapter init_lora_weights must be a boolean or one of {BEGINNINGS}, got {begun!r}: "
-            "it changes the base model's weights"
+            f"adapter init_lora_weights must be a boolean or one of {BEGINNINGS}, "
+            f"got {one_line(repr(begun))}: it changes the base model's weights"
         )
     for name in PARTIAL:
-        if raw.get(name):
+        if getattr(config, name):
             raise LoadError(f"adapters with {name} are not supported")

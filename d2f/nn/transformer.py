@@ -6,6 +6,8 @@ tied head, logit shift. Knows nothing of decoding, of files or of text. *Block* 
 diffusion blocks; a transformer layer is a :class:`DecoderLayer`.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from d2f.errors import InvalidInput
 from d2f.nn.attention import Sight, any_shape, attend, make_fixed_sight, make_sight
 from d2f.nn.cache import FixedRows, KVCache
-from d2f.shape import ModelConfig
+from d2f.shape import Llama3Rope, ModelConfig
 
 
 class RMSNorm(nn.Module):
@@ -35,9 +37,19 @@ def rotary_tables(config: ModelConfig, device: torch.device | str = "cpu") -> tu
     exponent = torch.arange(0, config.head_dim, 2, device=device).float() / config.head_dim
     positions = torch.arange(config.max_length, device=device).float()
     # Not theta ** -exponent: the reference models divide, and far positions show the difference.
-    angles = torch.outer(positions, 1.0 / config.rope_theta**exponent)
+    frequencies = 1.0 / config.rope_theta**exponent
+    if config.rope_scaling is not None:
+        frequencies = stretched(frequencies, config.rope_scaling)
+    angles = torch.outer(positions, frequencies)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
+
+
+def stretched(frequencies: Tensor, rope: Llama3Rope) -> Tensor:
+    """Angles a position, scaled as Llama 3.1 does; see :class:`d2f.shape.Llama3Rope`."""
+    waves = rope.original_length * frequencies / (2 * math.pi)  # in the original context
+    kept = (waves - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    return torch.lerp(frequencies / rope.factor, frequencies, kept.clamp(0, 1))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
