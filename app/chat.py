@@ -84,6 +84,11 @@ class ChatReader:
         self._said: list[str] = []
         self.header = self._header(config)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the server has said why the answer ended, and nothing after that."""
+        return self._reason in FINISH_REASONS and self._ended >= self._last
+
     def read(self, seconds: float, kind: str, data: str) -> Iterator[StepEvent]:
         data = data.strip()
         if data == "[DONE]":

@@ -24,7 +24,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol
@@ -50,6 +50,7 @@ from .sse import EventParser
 __all__ = ["ChatReader", "EventsReader", "Feed", "RemoteError", "Server"]
 
 CONNECT = 5.0  # seconds
+GRACE = 10.0  # seconds to wait for what may follow a whole answer, such as counts
 POLL = 0.02
 LONGEST = 900.0  # seconds a run may take
 # What a stream of events may call itself: some servers leave it at a web server's default.
@@ -63,6 +64,10 @@ class Reader(Protocol):
     body: dict[str, Any]
     texts: dict[int, str]
     finished: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole, though more may follow it."""
 
     def read(self, seconds: float, kind: str, data: str) -> Iterable[StepEvent]:
         """The events of one message that came so long after the request."""
@@ -218,7 +223,8 @@ class Feed:
         if response.headers.get("content-type", "").split(";")[0].strip().lower() not in STREAMS:
             said = words(await read_refusal(response))
             raise RemoteError(f"did not answer with a stream of events{said}.")
-        async for part in response.aiter_bytes():
+        parts = response.aiter_bytes()
+        while (part := await self._next(parts)) is not None:
             seconds = self.elapsed
             for kind, data in parser.feed(part):
                 self._tell(reader.read(seconds, kind, data))
@@ -228,9 +234,21 @@ class Feed:
             for kind, data in parser.end():
                 self._tell(reader.read(self.elapsed, kind, data))
         except json.JSONDecodeError as error:  # the connection was closed in mid-event
-            raise RemoteError(BROKE_OFF) from error
+            if not reader.complete:
+                raise RemoteError(BROKE_OFF) from error
         if not reader.finished:
             self._tell(reader.end())
+
+    async def _next(self, parts: AsyncIterator[bytes]) -> bytes | None:
+        """The next bytes; None at the end, which a whole answer does not wait for."""
+        complete = self._reader.complete
+        try:
+            with anyio.fail_after(GRACE if complete else None):
+                return await anext(parts, None)
+        except (TimeoutError, httpx.TransportError):
+            if not complete:
+                raise
+            return None
 
 
 class EventsReader:
@@ -259,6 +277,10 @@ class EventsReader:
         self.told = threading.Event()
         self._host, self._text = server.host, ""
         self._step = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.finished
 
     def read(self, seconds: float, kind: str, data: str) -> Iterator[StepEvent]:
         if not data.strip():

@@ -156,8 +156,8 @@ def pack_messages(run: str, number: int, messages: list[Delta], opening: bool = 
     Nor does it hold half a character, which no JSON of Gradio's could tell again.
     """
     data = {"run": run, "seq": number, "messages": messages, "opening": opening}
-    packed = whole(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
-    return packed.replace("<", "\\u003c")
+    packed = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return whole(packed).replace("<", "\\u003c")
 
 
 def ask(

@@ -43,6 +43,8 @@ class Server:
             raise InvalidInput(f"server address must begin with http:// or https://, got {url}")
         if self.protocol == "chat" and not self.model:
             raise InvalidInput(f"the server at {self.host} needs the name of a model")
+        if not self.model.isprintable():
+            raise InvalidInput(f"the name of a model holds characters of no text: {self.model!r}")
         object.__setattr__(self, "key", read_key(f"the API key for {self.host}", self.key))
 
     @property

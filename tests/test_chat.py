@@ -5,9 +5,9 @@ import threading
 from typing import Any
 
 import pytest
-from asking import CHAT, CONFIG, answered, answered_by
+from asking import CHAT, CONFIG, answered, answered_by, lane_at, run
 from races import d2f_trace, token_text
-from servers import CUT, DONE, Part, Scripted, chunk, counts, message
+from servers import CUT, DONE, HANG, Part, Scripted, chunk, counts, message
 
 import app.charts
 import app.run
@@ -236,6 +236,40 @@ def test_reasons_of_gateways_are_ours_in_any_case(told: Any, reason: str):
 def test_other_ways_to_say_the_same_are_read(script: list[bytes], text: str):
     lane = answered(script)
     assert (lane.failure, lane.trace.text, lane.trace.finish_reason) == ("", text, "stop")
+
+
+@pytest.mark.parametrize("rest", [[], [counts(4)]])
+@pytest.mark.parametrize("end", [HANG, CUT])
+def test_a_whole_answer_does_not_wait_for_a_connection_to_end_well(
+    rest: list[Part], end: Part, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("app.remote.GRACE", 0.2)
+    lane = answered([*PLAIN, *rest, end])
+    assert (lane.failure, lane.trace.text, lane.trace.finish_reason) == ("", TEXT, "stop")
+    assert lane.trace.tokens == (4 if rest else 6) and lane.seconds < 0.2
+
+
+@pytest.mark.parametrize("end", [HANG, CUT])
+def test_text_behind_a_reason_to_end_is_waited_for(end: Part, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("app.remote.GRACE", 0.2)
+    with Scripted([chunk("one", "stop"), 0.05, chunk(" two"), 0.4, end]) as server:
+        asked = Server(server.url, "llama", timeout=0.8)
+        with lane_at(asked) as lane:
+            assert run(lane).failure
+    assert lane.trace.text == "one two"
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream", "Text/Event-Stream"])
+def test_a_stream_may_be_called_what_it_likes(kind: str):
+    with Scripted([*PLAIN, DONE], kind=kind) as server:
+        assert answered_by(server).trace.text == TEXT
+
+
+def test_an_error_in_place_of_a_stream_keeps_its_words():
+    said_ = b'{"error": {"message": "the model is loading"}}'
+    with Scripted([said_], kind="application/json; charset=utf-8") as server:
+        lane = answered_by(server)
+    assert lane.failure.endswith("did not answer with a stream of events: “the model is loading”.")
 
 
 # ---- tokens are those the server counts

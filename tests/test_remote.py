@@ -328,6 +328,7 @@ def test_stop_does_not_wait_for_a_silent_server():
         (lambda: Server("host:8000", "llama"), "must begin with http"),
         (lambda: Server("http://host:port", "llama"), "must be a URL"),
         (lambda: Server("http://host/v1"), "needs the name of a model"),
+        (lambda: Server("http://host/v1", "mod\udcff"), "holds characters of no text: 'mod"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(server, message_: str):

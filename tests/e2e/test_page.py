@@ -1,14 +1,17 @@
 """The page in a real Chromium, from prompt to finish, and everything that can go wrong."""
 
+import json
 import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from asking import CONFIG
 from conftest import Site
 from playwright.sync_api import BrowserContext, Page, expect
 from races import STOP, ar_trace, d2f_trace, recorded
+from servers import DONE, Scripted, chunk, counts
 from steps import (
     Slow,
     ask,
@@ -23,10 +26,11 @@ from steps import (
     status,
 )
 
-from app.lanes import Lane, pair_lanes, recorded_lane
+from app.lanes import Host, Lane, Question, pair_lanes, recorded_lane, remote_lane
 from app.prompts import UNCHECKED
 from app.race import DEVICE
 from app.recording import record
+from app.server import Server
 from d2f import Trace
 from d2f.catalogue.pairs import PAIRS
 
@@ -73,6 +77,40 @@ def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, sit
     assert [position for position in range(8) if told[position].startswith("End of")] == [5]
     for index in (0, 1):
         expect(lane(page, index).locator(".answer")).to_have_text("one two three four!")
+
+
+def test_a_rival_that_cuts_its_stream_otherwise_is_shown_as_its_server_counts(
+    page: Page, site: Site
+):
+    def piece(**delta: str) -> bytes:
+        return f"data: {json.dumps({'choices': [{'delta': delta}]})}\n\n".encode()
+
+    def prepare(question: Question, host: Host) -> list[Lane]:
+        chats = [question.conversation.messages(index, question.prompt) for index in range(2)]
+        local = recorded_lane("D2F", d2f_trace(), lambda token: f"t{token}")
+        remote = remote_lane("AR", Server(server.url, "llama"), chats[1], CONFIG)
+        return [replace(local, chat=chats[0]), remote]
+
+    letters = "abcdefghijklmnopqrstuvwxyz" * 2
+    pieces = [piece(reasoning="hm"), *map(chunk, letters), piece(content="\ud83d")]
+    end = [piece(content="\ude00"), 0.5, chunk(reason="stop"), counts(11), DONE]
+    with Scripted([0.05, *pieces, *end]) as server:
+        site.prepare = prepare
+        ask(page, "Count to four.")
+        # While it comes: a cell a piece, though only eight tokens were asked for.
+        page.wait_for_function("document.querySelectorAll('.lane')[1].lane.known >= 55")
+        expect_state(page, "finished")
+        text = f"<think>\nhm\n</think>\n\n{letters}😀"
+        trace = site.ran[0][1].trace
+        assert (trace.tokens, trace.text) == (11, text)
+        expect_figures(page, 1, trace)
+        assert known(page, 1) == 11
+        assert lane(page, 1).locator(".answer").text_content() == text
+        page.get_by_label("Follow up").check()
+        ask(page, "And five?")
+        expect(lane(page, 1).locator(".said.model")).to_have_text(f"{letters}😀")
+        expect_state(page, "finished")
+    assert server.asked[1][2]["messages"][1]["content"] == f"{letters}😀"
 
 
 def test_the_grid_draws_masks_tokens_and_forced_tokens_apart(page: Page, site: Site):
