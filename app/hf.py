@@ -30,7 +30,7 @@ from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.hub import snapshot
 from d2f.checkpoints.load import DTYPES
 from d2f.config import ARConfig
-from d2f.decode.common import now
+from d2f.decode.common import check_finite, now
 from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent, TraceHeader
 from d2f.policy import OneByOne
@@ -60,11 +60,16 @@ class Reference:
             config=config,
             model=f"{self.name}, {LABEL}",
             device=f"{device.type} ({name})",
-            dtype=str(self.net.dtype).removeprefix("torch."),
+            dtype=dtype_name(self.net),
             prompt_ids=tuple(prompt_ids),
             stop_ids=self.tokenizer.stop_ids,
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
+
+
+def dtype_name(net: PreTrainedModel) -> str:
+    """As reports name it."""
+    return str(net.dtype).removeprefix("torch.")
 
 
 @lru_cache(maxsize=1)
@@ -116,22 +121,26 @@ class _Token:
 
 
 class _KeepLogits(LogitsProcessor):
-    """Remembers the model's own logits, before temperature, and changes nothing."""
+    """Remembers the model's own logits, before temperature, and changes no number.
+
+    What is no number becomes one: a GPU whose sampling meets NaN is lost to the whole process.
+    """
 
     logits: Tensor
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         self.logits = scores
-        return scores
+        return scores.nan_to_num()
 
 
 class _Handover(BaseStreamer):
     """Gives each token away and waits for leave to go on. The prompt comes first and is skipped."""
 
-    def __init__(self, device: torch.device, kept: _KeepLogits) -> None:
+    def __init__(self, net: PreTrainedModel, kept: _KeepLogits) -> None:
         self.items: SimpleQueue[_Token | Exception] = SimpleQueue()
         self.leave: SimpleQueue[bool] = SimpleQueue()
-        self._device, self._kept = device, kept
+        self._device, self._dtype = net.device, dtype_name(net)
+        self._kept = kept
         self._prompt = True
 
     def put(self, value: Tensor) -> None:
@@ -139,8 +148,10 @@ class _Handover(BaseStreamer):
             self._prompt = False
             return
         time, token = now(self._device), int(value)
-        # After the clock was read: confidences are for the page, not part of generate's work.
-        confidence = float(self._kept.logits[0].float().softmax(-1)[token])
+        # After the clock was read: what follows is for the page, not part of generate's work.
+        logits = self._kept.logits[0].float()
+        confidence = float(logits.softmax(-1)[token])
+        check_finite([confidence, float(logits.amin())], self._dtype)
         self.items.put(_Token(token, confidence, time))
         self.wait()
 
@@ -157,7 +168,7 @@ def _steps(
 ) -> Generator[StepEvent, None, None]:
     device, stop_ids = reference.net.device, reference.tokenizer.stop_ids
     kept = _KeepLogits()
-    handover = _Handover(device, kept)
+    handover = _Handover(reference.net, kept)
     thread = Thread(target=_generate, args=(reference, prompt_ids, config, handover, kept))
     thread.start()
     policy = OneByOne(len(prompt_ids), config)

@@ -13,13 +13,13 @@ GREEDY = ARConfig()
 
 def test_the_mask_id_and_ids_beyond_the_tokenizer_are_never_chosen() -> None:
     logits = torch.tensor([[1.0, 50.0, 2.0, 40.0, 60.0], [0.0, 9.0, -3.0, 0.0, 0.0]])
-    assert forbid(logits, mask_id=1, vocab_size=3).tolist() == [
+    assert forbid(logits, mask_id=1, vocab_size=3)[0].tolist() == [
         [1.0, -torch.inf, 2.0, -torch.inf, -torch.inf],
         [0.0, -torch.inf, -3.0, -torch.inf, -torch.inf],
     ]
     for temperature in (0.0, 0.5, 10.0):
         config = ARConfig(temperature=temperature)
-        allowed = forbid(logits.repeat(200, 1), mask_id=1, vocab_size=3)
+        allowed, _ = forbid(logits.repeat(200, 1), mask_id=1, vocab_size=3)
         tokens, confidence = choose(allowed, config, torch.Generator().manual_seed(0))
         assert set(tokens.tolist()) <= {0, 2}
         assert (confidence > 0).all()
@@ -27,13 +27,24 @@ def test_the_mask_id_and_ids_beyond_the_tokenizer_are_never_chosen() -> None:
 
 def test_without_a_mask_id_only_ids_beyond_the_tokenizer_are_forbidden() -> None:
     logits = torch.tensor([[1.0, 5.0, 2.0, 9.0]])
-    assert forbid(logits, None, 3).tolist() == [[1.0, 5.0, 2.0, -torch.inf]]
-    assert forbid(torch.tensor([[1.0, 5.0]]), None, 9).tolist() == [[1.0, 5.0]]
+    assert forbid(logits, None, 3)[0].tolist() == [[1.0, 5.0, 2.0, -torch.inf]]
+    assert forbid(torch.tensor([[1.0, 5.0]]), None, 9)[0].tolist() == [[1.0, 5.0]]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_counts_only_where_it_could_be_chosen(bad: float) -> None:
+    damaged = torch.tensor([[1.0, 5.0, 2.0, 9.0]]).repeat(5, 1)
+    for row in range(4):
+        damaged[row, row] = bad
+    allowed, finite = forbid(damaged.clone(), mask_id=1, vocab_size=3)
+    assert finite.tolist() == [False, True, False, True, True]
+    assert allowed[[1, 3, 4]].tolist() == [[1.0, -torch.inf, 2.0, -torch.inf]] * 3
+    assert forbid(damaged, None, 4)[1].tolist() == [False] * 4 + [True]
 
 
 def test_half_precision_logits_are_judged_in_float32() -> None:
     logits = torch.tensor([[8.0, 0.0, 0.0]], dtype=torch.bfloat16)
-    allowed = forbid(logits, None, 3)
+    allowed, _ = forbid(logits, None, 3)
     assert allowed.dtype == torch.float32
     _, confidence = choose(allowed, GREEDY, None)
     # In bfloat16 this would be 1 exactly.

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -341,6 +342,41 @@ def test_training_lowers_the_loss_and_resumes_where_it_stopped(
     assert model.config.causal and model.config.hidden_size == 32
     assert run_trainer(tmp_path, folder, "--tokens", "40000", "--learning-rate", "0.1") == 2
     assert "was made with other settings" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_training_ends_before_weights_that_are_no_numbers_are_saved(
+    tmp_path, folder, monkeypatch, capsys
+):
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2}
+    small |= {"num_kv_heads": 1, "head_dim": 16}
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", {**SHAPE, **small})
+    before = (folder / "model.safetensors").read_bytes()
+    for tokens in ("1000", "4000"):  # one step, whose loss is still finite; several
+        options = ("--tokens", tokens, "--warmup", "1", "--learning-rate", "1e38")
+        assert run_trainer(tmp_path, folder, *options) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "became NaN or infinity: lower --learning-rate" in said
+        assert said.startswith("d2f.train: the ")
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not (tmp_path / "runs/mini-ar/checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("learning_rate", "nan", "a number above 0, got nan"),
+        ("learning_rate", "1e999", "a number above 0, got inf"),
+        ("decay", "0", "a number above 0, got 0.0"),
+        ("weight_decay", "nan", r"in \[0, 1\], got nan"),
+        ("teacher_share", "-1", r"in \[0, 1\], got -1.0"),
+        ("batch_tokens", "0", "at least 1, got 0"),
+    ],
+)
+def test_a_setting_of_training_that_cannot_be_is_one_line(option, value, rule, tmp_path, capsys):
+    asked = ["mini-ar", "--out", str(tmp_path), f"--{option.replace('_', '-')}={value}"]
+    assert trainer.main(asked) == 2
+    assert re.fullmatch(f"d2f.train: {option} must be {rule}\n", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():

@@ -25,7 +25,7 @@ from d2f.checkpoints.hub import cached, snapshot
 from d2f.checkpoints.lora import Lora
 from d2f.checkpoints.shards import AGAIN, Stored, open_shard, stored_weights
 from d2f.checkpoints.weight_names import LAYOUTS, TRANSFORMERS, Layout, Slot, key_map
-from d2f.errors import HubError, LoadError, one_line
+from d2f.errors import ComputeError, HubError, LoadError, one_line
 from d2f.memory import free_memory, require_memory
 from d2f.model import Model
 from d2f.model_files import Fields, read_fields, read_json
@@ -316,10 +316,16 @@ def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> Non
 
     The weights are also transformers' ``LlamaForCausalLM`` (``Qwen2ForCausalLM`` with biases).
     Files are replaced whole, so that an interrupted save loses nothing.
+
+    Raises:
+        ComputeError: a weight is not finite in float16; nothing is written.
     """
+    state = {key: value.half().contiguous() for key, value in split(net).items()}
+    lost = [key for key, value in state.items() if not value.isfinite().all()]
+    if lost:
+        raise ComputeError(f"weight {lost[0]} holds NaN, or is too large for float16: not saved")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.half().contiguous() for key, value in split(net).items()}
     text = json.dumps(config_json(net.config, stop_ids), indent=2) + "\n"
     (folder / "config.json.part").write_text(text)
     save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})

@@ -1,15 +1,16 @@
 """What all decoders share: input checks, the clock, the trace header, shifted prediction."""
 
+import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import transformers
 from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
-from d2f.errors import InvalidInput
+from d2f.errors import ComputeError, InvalidInput
 from d2f.events import TraceHeader
 from d2f.model import Model
 from d2f.nn.attention import backend_name, send
@@ -83,6 +84,22 @@ def read(*columns: Tensor) -> list[list[float]]:
     """(N,) columns as rows on the host: a step's only synchronisation."""
     # Token ids are exact in float64.
     return torch.stack([column.double() for column in columns], dim=1).tolist()
+
+
+def check_finite(confidences: Iterable[float], dtype: str) -> None:
+    """Refuse the choices of a step whose logits were not finite: they are no answer.
+
+    Raises:
+        ComputeError: a confidence is not finite.
+    """
+    if all(map(math.isfinite, confidences)):
+        return
+    wider = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(dtype)
+    retry = f"load it with --dtype {wider}; if that does not help, " if wider else ""
+    raise ComputeError(
+        f"the model computed NaN or infinity in {dtype}, so the answer ends here: {retry}"
+        "a weight is damaged, so download the model again"
+    )
 
 
 class Predictor:

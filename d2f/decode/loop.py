@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
-from d2f.decode.common import check_prompt, new_generator, now, read
+from d2f.decode.common import check_finite, check_prompt, new_generator, now, read
 from d2f.decode.windows import open_windows
 from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent
@@ -32,6 +32,7 @@ def decode(
 
     Raises:
         InvalidInput: the model is of another kind, or the prompt cannot be decoded.
+        ComputeError: in a step, whose event is not given: the model computed no numbers.
     """
     decoder = decoder_name(config)
     causal = kind_of(decoder).causal
@@ -59,10 +60,13 @@ def _steps(
             with torch.inference_mode():
                 logits = windows.logits(canvas[slice(*plan.window)], plan.ends, plan.wanted)
                 windows.advance(plan.final)
-                logits = forbid(logits, forbidden, vocab_size)
+                logits, finite = forbid(logits, forbidden, vocab_size)
                 tokens, confidence = choose(logits, config, generator)
+                confidence = confidence.where(finite, torch.nan)
                 commit, forced = rule(policy, config, confidence)
                 rows = read(tokens, confidence, commit, forced)
+            # On the host, where the confidences are now: a check on the device would wait again.
+            check_finite([row[1] for row in rows], model.dtype)
             commits = tuple(
                 Commit(position, int(token), value, bool(is_forced))
                 for position, (token, value, chosen, is_forced) in zip(

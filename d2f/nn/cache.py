@@ -49,6 +49,13 @@ class KVCache:
         self.values[layer][:, :, start:end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
+    def clear(self) -> None:
+        """As new: no row is final, and every row is zero."""
+        self.length = 0
+        with torch.inference_mode():
+            for rows in (*self.keys, *self.values):
+                rows.zero_()
+
     def check_window(self, start: int, rows: int) -> None:
         """A window starts where the final rows end, and fits."""
         assert start == self.length, f"window starts at {start}, final rows end at {self.length}"

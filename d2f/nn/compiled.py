@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from d2f.errors import ComputeError
 from d2f.nn.cache import FixedRows, KVCache
 from d2f.nn.transformer import Transformer
 
@@ -89,6 +90,10 @@ class Fixed:
         space.cache.length = 0
         try:
             yield space
+        except ComputeError:
+            # Rows that hold NaN would spoil later runs, which read them at weight 0.
+            space.cache.clear()
+            raise
         finally:
             with self._lock:
                 self._free.append(space)

@@ -9,13 +9,21 @@ from torch import Tensor
 from d2f.config import DecodeConfig
 
 
-def forbid(logits: Tensor, mask_id: int | None, vocab_size: int) -> Tensor:
-    """(N, V) logits in float32 where the mask id and ids beyond the tokenizer cannot be chosen."""
+def forbid(logits: Tensor, mask_id: int | None, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Logits where the mask id and ids beyond the tokenizer cannot be chosen.
+
+    Returns:
+        (N, V) logits in float32, and (N,) whether those of all other ids are finite: an infinite
+        one is a number too large for the dtype, and a NaN what came of such numbers.
+    """
     logits = logits.float()
-    logits[:, vocab_size:] = -torch.inf
-    if mask_id is not None:
-        logits[:, mask_id] = -torch.inf
-    return logits
+    forbidden = [slice(vocab_size, None), *([] if mask_id is None else [mask_id])]
+    for ids in forbidden:
+        logits[:, ids] = 0
+    least, most = logits.aminmax(dim=-1)
+    for ids in forbidden:
+        logits[:, ids] = -torch.inf
+    return logits, (most - least).isfinite()
 
 
 def choose(

@@ -23,7 +23,7 @@ with starting():
     from d2f.catalogue.pairs import EMBEDDED, model_folder
     from d2f.checkpoints.load import load_model, save_model
     from d2f.cli.options import Parser
-    from d2f.errors import InvalidInput
+    from d2f.errors import ComputeError, InvalidInput
     from d2f.nn.transformer import Transformer
     from d2f.strict_json import to_json
     from d2f.tokenizer import Tokenizer
@@ -143,6 +143,7 @@ class Run:
         print(f"resumed {self.name} at {self.tokens:,} tokens")
 
     def save(self) -> None:
+        self._check_finite("the weights", *self.net.parameters())
         state = {
             "recipe": asdict(self.recipe),
             "net": self.net.state_dict(),
@@ -185,7 +186,8 @@ class Run:
         rate = schedule(self.recipe, self.tokens)
         loss = self.loss(self.net, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self._check_finite(f"the loss and its gradient in step {self.step}", loss.detach(), norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -195,6 +197,14 @@ class Run:
         self.tokens += batch.tokens
         self.seconds += time.perf_counter() - start
         return loss.item()
+
+    def _check_finite(self, what: str, *values: Tensor) -> None:
+        """Ends the run before numbers that are none reach the weights, or the weights the disk."""
+        if not all(value.isfinite().all() for value in values):
+            raise ComputeError(
+                f"{what} became NaN or infinity: lower --learning-rate; what was learnt before is "
+                f"in {self.folder}"
+            )
 
     def _log(self, loss: float) -> None:
         entry = {

@@ -1,8 +1,10 @@
 """One recipe per embedded model: shape, objective, budget."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from d2f.errors import InvalidInput
 from d2f.shape import ModelConfig
 from d2f.train.vocabulary import VOCAB_SIZE
 
@@ -42,6 +44,20 @@ class Recipe:
     block_size: int = 16
     max_window: int = 4
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "warmup", "batch_tokens", "block_size", "max_window"):
+            require(getattr(self, name) >= 1, name, "at least 1", self)
+        for name in ("learning_rate", "decay"):
+            require(0 < getattr(self, name) < math.inf, name, "a number above 0", self)
+        for name in ("teacher_share", "weight_decay"):
+            require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", self)
+
+
+def require(holds: bool, name: str, rule: str, recipe: Recipe) -> None:
+    """``InvalidInput`` for a setting whose rule does not hold."""
+    if not holds:
+        raise InvalidInput(f"{name} must be {rule}, got {getattr(recipe, name)!r}")
 
 
 RECIPES = {
