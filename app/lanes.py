@@ -233,17 +233,18 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
     if isinstance(reader, EventsReader) and not reader.accepted(feed, BEGIN):
         text = f"The server at {server.host} did not begin in {BEGIN:g} seconds."
         feed.refuse(RemoteError(text))
-    return Lane(
+    lane = Lane(
         name=name,
         header=reader.header,
         source=feed.events(),
         token_text=reader.texts.__getitem__,
         decode=reader.answer,
         chat=chat,
-        counted=reader.counted,
-        spoken=reader.spoken,
         feed=feed,
     )
+    if isinstance(reader, ChatReader):
+        lane = replace(lane, counted=reader.counted, spoken=reader.spoken)
+    return lane
 
 
 def models_in(folder: Path) -> list[str]:

@@ -41,7 +41,6 @@ from d2f.tokenizer import Message
 from .board import ELSEWHERE
 from .characters import whole
 from .chat import BROKE_OFF, PROMPT, ChatReader
-from .conversation import spoken
 from .environment import check_proxy
 from .refusal import ADAPTABLE, quote, read_refusal, told, words
 from .server import RemoteError, Server
@@ -317,14 +316,6 @@ class EventsReader:
         """The server's own reading of the answer; of one that broke off, its tokens' texts."""
         stops = self.header.stop_ids
         return self._text or whole("".join(self._pieces[i] for i in ids if i not in stops))
-
-    def counted(self, trace: Trace) -> Trace:
-        """The run as it came."""
-        return trace
-
-    def spoken(self, trace: Trace) -> str:
-        """The answer alone."""
-        return spoken(trace.text)
 
     def accepted(self, feed: Feed, patience: float) -> bool:
         """Waits for the header; True once it is there, or the feed has said why it never will."""
