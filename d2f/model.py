@@ -4,8 +4,10 @@ Loading makes it and decoding takes it; neither knows the other.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from d2f.nn.compiled import Fixed
 from d2f.nn.transformer import Transformer
@@ -36,6 +38,18 @@ class Model:
     @property
     def dtype(self) -> str:
         return str(self.net.embed_tokens.weight.dtype).removeprefix("torch.")
+
+    @cached_property
+    def forbidden(self) -> Tensor:
+        """(vocab_size,) booleans: rows of the head that are no token, and the mask token.
+
+        Some tokenizers do not know their model's mask token; some causal models' tokenizers have
+        one.
+        """
+        never = torch.ones(self.config.vocab_size, dtype=torch.bool)
+        known = self.tokenizer.ids - {self.config.mask_id, self.tokenizer.mask_id}
+        never[[i for i in known if i < len(never)]] = False
+        return never.to(self.device)
 
     def compiled(self) -> "Model":
         """The same model decoding by compiled programs, on CUDA by graphs."""

@@ -4,26 +4,42 @@ A thin protocol: decoders and pages need a prompt's ids, readable text, one toke
 ids that stop an answer. Knows nothing of models.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedTokenizerBase,
     Qwen2Tokenizer,
 )
 
-from d2f.errors import InvalidInput
+from d2f.errors import D2FError, InvalidInput, LoadError, one_line
+from d2f.model_files import read_json, reading
+from d2f.text import MARKS, decoded
 
+LOG = logging.getLogger(__name__)
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 # Ends of a turn in Llama 3's format and in ChatML. Published models use them and do not all say
 # so: LLaDA's and Dream's files name only the end of a text.
 TURN_ENDS = ("<|eot_id|>", "<|im_end|>")
+# What a tokenizer is made of; the last is no text.
+JSON_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+TEXT_FILES = (*JSON_FILES, "config.json", "merges.txt", "vocab.txt", "chat_template.jinja")
+MODEL_FILE = "tokenizer.model"
+# Encoded and decoded once at load: of letters, digits, bytes and an end of line.
+SAMPLE = "Hello, 1 + 1 = 2? é 🙂\n"
 
 
 class Tokenizer:
@@ -33,104 +49,186 @@ class Tokenizer:
         folder: holds ``tokenizer.json`` (and ``tokenizer_config.json``, ``chat_template.jinja``).
         stop_ids: ids that end an answer; the tokenizer's eos id is always among them, and so are
             the ends of a turn that it knows as special tokens.
+
+    Raises:
+        LoadError: a file is missing or damaged.
+
+    Attributes:
+        ids: all that are a token's; there may be gaps between them.
+        end_id, pad_id, mask_id: the token that ends a turn, and two that not every tokenizer has.
     """
 
     def __init__(self, folder: Path | str, stop_ids: Iterable[int] = ()) -> None:
-        self._hf = _load(Path(folder))
+        with _stranger(LoadError, f"the tokenizer in {folder} cannot be loaded"):
+            self._hf: Any = _load(Path(folder))
+            self.ids = frozenset(self._hf.get_vocab().values())
+            self.end_id: int = self._hf.eos_token_id
+            self.pad_id: int = self._hf.pad_token_id
+            self.mask_id: int | None = self._hf.mask_token_id
+            self._added = dict(self._hf.added_tokens_decoder)
+            self.decode(self._hf.encode(SAMPLE, add_special_tokens=False))
         # Also those without a role, such as Llama 3's header tokens.
-        added = self._hf.added_tokens_decoder
-        self._special = [token.content for token in added.values() if token.special]
-        stops = {*stop_ids, *(i for i, token in added.items() if token.content in TURN_ENDS)}
-        if self._hf.eos_token_id is not None:
-            stops.add(self._hf.eos_token_id)
+        added = self._added.items()
+        self._special = [t.content for _, t in added if t.special and t.content]
+        stops = {*stop_ids, *(i for i, token in added if token.content in TURN_ENDS)}
+        if self.end_id is not None:
+            stops.add(self.end_id)
         self.stop_ids: tuple[int, ...] = tuple(sorted(stops))
 
     @property
     def vocab_size(self) -> int:
-        """Number of known ids; a model's head may have more rows, which must never be chosen."""
-        return len(self._hf)
+        """The highest id and one; a model's head may have more rows or fewer."""
+        return max(self.ids, default=-1) + 1
 
     @property
-    def end_id(self) -> int:
-        """The token that ends a turn."""
-        return self._hf.eos_token_id
+    def rows(self) -> int:
+        """How many rows a model needs for every id that text or the chat template becomes.
 
-    @property
-    def pad_id(self) -> int:
-        return self._hf.pad_token_id
+        A special token that neither becomes, as padding added for training, needs none.
+        """
+        roles = (self._hf.bos_token_id, self.end_id, self._hf.unk_token_id)
+        special = {i for i, t in self._added.items() if t.special and i not in roles}
+        return max({*(self.ids - special), *self._template_ids()}, default=-1) + 1
 
-    @property
-    def mask_id(self) -> int | None:
-        return self._hf.mask_token_id
+    def _template_ids(self) -> Iterator[int]:
+        """Ids of chats with every role; templates that refuse one of these may take another."""
+        for roles in (("user",), ("user", "assistant", "user"), ("system", "user")):
+            try:
+                yield from self.encode_chat([{"role": role, "content": "a"} for role in roles])
+            except InvalidInput as error:
+                LOG.info("%s: %s", "-".join(roles), error)
 
     def encode(self, text: str) -> list[int]:
-        """Plain text to ids, adding nothing. Special-token text raises ``ValueError``."""
-        self._refuse_special(text)
-        return self._hf.encode(text, add_special_tokens=False)
+        """Plain text to ids, adding nothing. Special-token text raises ``InvalidInput``."""
+        self._refuse_special(_text(text))
+        return self._ids(text, add_special_tokens=False)
 
     def encode_raw(self, text: str) -> list[int]:
         """A prompt that a program wrote: in it special tokens' texts are these tokens.
 
         The tokenizer adds what it puts at the start of every text, if anything.
         """
-        return self._hf.encode(text)
+        return self._ids(_text(text), add_special_tokens=True)
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """A conversation to the ids of a prompt, ready for the assistant's answer.
 
         Args:
-            messages: ``{"role": "user" | "assistant" | "system", "content": str}``, in order.
+            messages: ``{"role": "user" | "assistant" | "system", "content": str}``, in order;
+                content may be a list of parts ``{"type": "text", "text": str}``, which are joined.
 
         Raises:
-            ValueError: a role is none of these, content holds a special token's text (a mask or
-                end token typed by a visitor would otherwise become that token), no template ships
-                with the model, or its template refuses the chat.
+            InvalidInput: a message is none of these, content holds a special token's text (a mask
+                or end token typed by a visitor would otherwise become that token), no template
+                ships with the model, or its template refuses the chat.
         """
-        for message in messages:
-            if message["role"] not in ROLES:
-                raise InvalidInput(f"role must be one of {ROLES}, got {message['role']!r}")
-            self._refuse_special(message["content"])
+        if isinstance(messages, str | Mapping) or not messages:
+            got = one_line(repr(messages))
+            raise InvalidInput(f"a chat must be a list of at least one message, got {got}")
+        turns = [_turn(message) for message in messages]
+        for turn in turns:
+            self._refuse_special(turn["content"])
         if self._hf.chat_template is None:
             raise InvalidInput("this tokenizer has no chat template; encode plain text instead")
-        try:
-            text = self._hf.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            raise InvalidInput(f"the model's chat template refuses this chat: {error}") from error
-        return self._hf.encode(text, add_special_tokens=False)
+        with _stranger(InvalidInput, "the model's chat template refuses this chat"):
+            text = self._hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return self._ids(text, add_special_tokens=False)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text; special tokens are left out."""
-        return self._hf.decode(
+        text: str = self._hf.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        return text
 
     def token_text(self, token_id: int) -> str:
         """One token's text, special tokens by name; partial UTF-8 shows as U+FFFD."""
-        return self._hf.decode([token_id], clean_up_tokenization_spaces=False)
+        text: str = self._hf.decode([token_id], clean_up_tokenization_spaces=False)
+        return text
+
+    def _ids(self, text: Any, *, add_special_tokens: bool) -> list[int]:
+        with _stranger(InvalidInput, "the model's tokenizer cannot encode this text"):
+            ids: list[int] = self._hf.encode(text, add_special_tokens=add_special_tokens)
+        return ids
 
     def _refuse_special(self, text: str) -> None:
         for token in self._special:
             if token in text:
-                raise InvalidInput(f"text must not contain the special token {token!r}")
+                shown = one_line(repr(token))
+                raise InvalidInput(f"text must not contain the special token {shown}")
 
 
-def _load(folder: Path) -> PreTrainedTokenizerBase:
+def _turn(message: Any) -> Message:
+    if not isinstance(message, Mapping):
+        raise InvalidInput(f"a message must have role and content, got {one_line(repr(message))}")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise InvalidInput(f"role must be one of {ROLES}, got {one_line(repr(role))}")
+    parts = content if isinstance(content, list | tuple) else [{"type": "text", "text": content}]
+    if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
+        raise InvalidInput(f"content must be text or parts of text, got {one_line(repr(content))}")
+    return {"role": role, "content": "".join(_text(part.get("text")) for part in parts)}
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"content must be text, got {one_line(repr(text))}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidInput("text must be Unicode, and holds half of a character (a surrogate)")
+    return text
+
+
+@contextmanager
+def _stranger(told: type[D2FError], what: str) -> Iterator[None]:
+    """Library code at work on a stranger's files; whatever it raises is told as ``told``."""
+    try:
+        yield
+    except D2FError:
+        raise
+    # Deliberately all: of damaged files and hostile templates transformers, tokenizers and jinja2
+    # make KeyError, TypeError, RecursionError or a bare Exception. They have no base class.
+    except Exception as error:
+        if isinstance(error, TemplateError):  # foreseen, and told in the template's own words
+            raise told(f"{what}: {one_line(error)}") from error
+        LOG.warning("%s", what, exc_info=True)
+        raise told(f"{what} ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _load(folder: Path) -> Any:
     """A folder's tokenizer by transformers' own classes; code in the folder is never run."""
-    named, model = (_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
-    if named.get("tokenizer_class") == "DreamTokenizer":
-        # Published as code that is Qwen2's tokenizer under another name.
-        return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
-    # transformers guesses at a config.json of a kind it does not know; the tokenizer needs none.
-    foreign = model.get("model_type") in ("llada", "Dream")
-    return AutoTokenizer.from_pretrained(
-        str(folder),
-        config=PreTrainedConfig() if foreign else None,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    found = [name for name in JSON_FILES if (folder / name).is_file()]
+    raw = {name: read_json(folder / name) for name in found}
+    config = folder / "config.json"
+    kind = read_json(config).get("model_type") if config.is_file() else None
+    with _without_marks(folder) as plain:
+        if raw.get("tokenizer_config.json", {}).get("tokenizer_class") == "DreamTokenizer":
+            # Published as code that is Qwen2's tokenizer under another name.
+            return Qwen2Tokenizer.from_pretrained(str(plain), local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            str(plain),
+            # transformers guesses at a config.json of a kind it does not know; the tokenizer needs
+            # none.
+            config=PreTrainedConfig() if kind in ("llada", "Dream") else None,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+@contextmanager
+def _without_marks(folder: Path) -> Iterator[Path]:
+    """The folder; where a text begins with a mark, which transformers cannot read, a copy."""
+    with reading(folder):
+        texts = {n: (folder / n).read_bytes() for n in TEXT_FILES if (folder / n).is_file()}
+    if not any(data.startswith(tuple(MARKS)) for data in texts.values()):
+        yield folder
+        return
+    with TemporaryDirectory() as copy:
+        for name, data in texts.items():
+            try:
+                text = decoded(data)
+            except InvalidInput as error:
+                raise LoadError(f"{folder / name}: {error}") from error
+            Path(copy, name).write_text(text, encoding="utf-8", newline="")
+        if (folder / MODEL_FILE).is_file():
+            Path(copy, MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes())
+        yield Path(copy)

@@ -90,7 +90,7 @@ def load_model(
     if adapter is not None:
         lora = Lora(Path(adapter), {key: slot.shape for key, slot in slots.items()})
     tokenizer = Tokenizer(folder, _stop_ids(folder))
-    check_mask(config, tokenizer, folder)
+    check_ids(config, tokenizer, folder)
     net = empty_network(config, torch.device(device), DTYPES[dtype])
     net.attention = backend
     fill(net, stored, slots, lora)
@@ -245,11 +245,16 @@ def check_weights(stored: Mapping[str, Stored], slots: Mapping[str, Slot], folde
             )
 
 
-def check_mask(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
-    """``ValueError`` if model and tokenizer have different mask tokens: a file is missing or wrong.
+def check_ids(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """``LoadError`` if model and tokenizer do not belong together: a file is missing or wrong.
 
     A tokenizer whose added tokens are not found gives them ids of its own, without a word.
     """
+    if tokenizer.rows > config.vocab_size:
+        raise LoadError(
+            f"the tokenizer of {folder} needs {tokenizer.rows} rows and the model has "
+            f"{config.vocab_size}: tokens were added to the one and not to the other"
+        )
     if tokenizer.mask_id not in (None, config.mask_id) and config.mask_id is not None:
         raise LoadError(
             f"the mask token is {config.mask_id} in config.json and {tokenizer.mask_id} in the "

@@ -22,7 +22,8 @@ def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
     """Refuse what cannot be decoded, before anything runs."""
     if not prompt_ids:
         raise InvalidInput("prompt_ids must not be empty")
-    beyond = [i for i in prompt_ids if not 0 <= i < model.tokenizer.vocab_size]
+    known = min(model.tokenizer.vocab_size, model.config.vocab_size)
+    beyond = [i for i in prompt_ids if not 0 <= i < known]
     if beyond:
         raise InvalidInput(f"prompt_ids must be token ids of the model, got {beyond[0]}")
     if model.config.mask_id is not None and model.config.mask_id in prompt_ids:

@@ -48,11 +48,8 @@ def _steps(
 ) -> Iterator[StepEvent]:
     started = now(model.device)
     policy = policy_of(len(prompt_ids), config)
-    # Some tokenizers do not know their model's mask token; some causal models' tokenizers have one.
-    mask_id, vocab_size = model.config.mask_id, model.tokenizer.vocab_size
-    forbidden = model.tokenizer.mask_id if mask_id is None else mask_id
     # A causal model never reads what is undecided.
-    canvas = prompt_ids + [mask_id or 0] * config.max_new_tokens
+    canvas = prompt_ids + [model.config.mask_id or 0] * config.max_new_tokens
     generator = new_generator(model, config.seed)
     with open_windows(model, len(canvas), config) as windows:
         for step in count():
@@ -60,7 +57,7 @@ def _steps(
             with torch.inference_mode():
                 logits = windows.logits(canvas[slice(*plan.window)], plan.ends, plan.wanted)
                 windows.advance(plan.final)
-                logits, finite = forbid(logits, forbidden, vocab_size)
+                logits, finite = forbid(logits, model.forbidden)
                 tokens, confidence = choose(logits, config, generator)
                 confidence = confidence.where(finite, torch.nan)
                 commit, forced = rule(policy, config, confidence)

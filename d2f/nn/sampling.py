@@ -9,21 +9,16 @@ from torch import Tensor
 from d2f.config import DecodeConfig
 
 
-def forbid(logits: Tensor, mask_id: int | None, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Logits where the mask id and ids beyond the tokenizer cannot be chosen.
+def forbid(logits: Tensor, forbidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits where the ids that (V,) ``forbidden`` names cannot be chosen.
 
     Returns:
         (N, V) logits in float32, and (N,) whether those of all other ids are finite: an infinite
         one is a number too large for the dtype, and a NaN what came of such numbers.
     """
-    logits = logits.float()
-    forbidden = [slice(vocab_size, None), *([] if mask_id is None else [mask_id])]
-    for ids in forbidden:
-        logits[:, ids] = 0
+    logits = logits.float().masked_fill_(forbidden, 0)
     least, most = logits.aminmax(dim=-1)
-    for ids in forbidden:
-        logits[:, ids] = -torch.inf
-    return logits, (most - least).isfinite()
+    return logits.masked_fill_(forbidden, -torch.inf), (most - least).isfinite()
 
 
 def choose(
