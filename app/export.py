@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .components import STATIC, board_script
+from .components import board_markup, board_script, read_static
 from .recording import Recording, RecordingError
 from .run import pack_now, retell
 
@@ -16,21 +16,17 @@ from .run import pack_now, retell
 def page(recording: Recording) -> str:
     """The whole HTML file. What models wrote stands in JSON without ``<``, never in markup."""
     parts = {
-        "/*css*/": _read("board.css"),
-        "<!--header-->": _read("header.html"),
-        "<!--board-->": _read("board.html"),
+        "/*css*/": read_static("board.css"),
+        "<!--header-->": read_static("header.html"),
+        "<!--board-->": board_markup(),
         "/*script*/": board_script(),
         # Last, so that no text of the race is taken for a marker.
         "<!--race-->": pack_now(retell(recording)),
     }
-    html = _read("export.html")
+    html = read_static("export.html")
     for marker, text in parts.items():
         html = html.replace(marker, text, 1)
     return html
-
-
-def _read(name: str) -> str:
-    return (STATIC / name).read_text(encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> None:

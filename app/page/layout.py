@@ -16,7 +16,7 @@ from d2f.tasks import TASKS, Problem
 
 from ..api import add_endpoints
 from ..charts import TITLES, benchmark, point_label, points
-from ..components import STATIC, RaceBoard
+from ..components import STATIC, RaceBoard, read_static
 from ..gallery import TRACES, gallery
 from ..lanes import Host
 from ..prompts import MAX_CHARACTERS, examples
@@ -54,7 +54,7 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
         fragment = gr.Textbox(visible="hidden")
         # Clicked by the board's script when the address of the open page gets another link.
         opener = gr.Button("Open the address's link", visible="hidden", elem_id="opener")
-        gr.HTML((STATIC / "header.html").read_text(encoding="utf-8"), elem_id="masthead")
+        gr.HTML(read_static("header.html"), elem_id="masthead")
         prompt, *race_buttons = _question(problem.value.prompt)
         follow, drop, talk_buttons = _talk()
         groups = _examples(known, prompt)
@@ -158,7 +158,7 @@ def launch_options() -> dict[str, Any]:
     """Looks and locks of the page, for ``Blocks.launch``."""
     return {
         "theme": _theme(),
-        "head": f"<style>{(STATIC / 'board.css').read_text(encoding='utf-8')}</style>",
+        "head": f"<style>{read_static('board.css')}</style>",
         "favicon_path": STATIC / "logo.svg",
         "footer_links": [],
         "show_error": False,

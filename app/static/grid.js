@@ -1,45 +1,81 @@
+// @ts-check
 // ---- mask grid ----------------------------------------------------------------------------
 //
 // One row a block: its frame tells the block's state, a cell the token's. Drawn on a canvas as large
 // as what is in sight, since a thousand elements cost a frame whenever one of them changes. What a
 // cell holds is told to keyboard, pointer and screen reader by the lane's inspector.
 
-const CELL = 21, GAP = 2, EDGE = 2, PAD = 2, CORNER = 4, NUMBER = 24, STATE = 82;
+const CELL = 21;
+const GAP = 2;
+const EDGE = 2;
+const PAD = 2;
+const CORNER = 4;
+const NUMBER = 24;
+const STATE = 82;
 const INKS = ['page', 'panel', 'line', 'ink', 'muted', 'dot', 'accent', 'accent-ink', 'tint', 'on'];
+/** @type {Record<RowState, { word: string, ink: string, dash?: number[] }>} */
+const STATES = {
+  waiting: { word: 'waiting', ink: 'line', dash: [2, 2] },
+  semi_activated: { word: 'semi-active', ink: 'accent-ink', dash: [6, 4] },
+  fully_activated: { word: 'fully active', ink: 'accent-ink' },
+  completed: { word: 'completed', ink: 'muted' },
+  cached: { word: 'cached', ink: 'tint' },
+};
 
-// The style's colours and fonts where `node` stands.
+/**
+ * The style's colours and fonts where `node` stands.
+ * @param {Element} node
+ * @returns {Inks}
+ */
 function inks(node) {
   const style = getComputedStyle(node);
   const found = INKS.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]);
   return { ...Object.fromEntries(found), font: style.fontFamily };
 }
 
-// A canvas's pen, set to CSS pixels, on an empty sheet of the given size.
+/**
+ * A canvas's pen; there is one, as the canvas was never used otherwise.
+ * @param {HTMLCanvasElement} canvas
+ */
+const penOf = (canvas) => /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d'));
+
+/**
+ * A canvas's pen, set to CSS pixels, on an empty sheet of the given size.
+ * @param {HTMLCanvasElement} canvas
+ * @param {number} width
+ * @param {number} height
+ */
 function sheet(canvas, width, height) {
   const scale = window.devicePixelRatio || 1;
   const pixels = [width, height].map((length) => Math.round(length * scale));
   if (canvas.width !== pixels[0]) canvas.width = pixels[0];
   if (canvas.height !== pixels[1]) canvas.height = pixels[1];
-  const pen = canvas.getContext('2d');
+  const pen = penOf(canvas);
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
   return pen;
 }
 
-// A square tile drawn by `draw`, repeated.
+/**
+ * A square tile drawn by `draw`, repeated.
+ * @param {number} size
+ * @param {(pen: CanvasRenderingContext2D) => void} draw
+ */
 function pattern(size, draw) {
-  const scale = window.devicePixelRatio || 1;
-  const tile = document.createElement('canvas');
-  draw(sheet(tile, size, size));
-  const repeated = tile.getContext('2d').createPattern(tile, 'repeat');
+  const tile = make('canvas');
+  const pen = sheet(tile, size, size);
+  draw(pen);
+  const repeated = /** @type {CanvasPattern} */ (pen.createPattern(tile, 'repeat'));
   repeated.setTransform(new DOMMatrix().scale(size / tile.width, size / tile.height));
   return repeated;
 }
 
 // Draws cells and frames in one lane's colours.
 class Brush {
+  /** @param {Element} node */
   constructor(node) {
-    const ink = this.ink = inks(node);
+    const ink = inks(node);
+    this.ink = ink;
     this.dots = pattern(6, (pen) => {
       pen.fillStyle = ink.page;
       pen.fillRect(0, 0, 6, 6);
@@ -62,7 +98,13 @@ class Brush {
     });
   }
 
-  // `cell`: known, now, forced, beyond, cached.
+  /**
+   * @param {CanvasRenderingContext2D} pen
+   * @param {number} x
+   * @param {number} y
+   * @param {number} width
+   * @param {Look} cell
+   */
   cell(pen, x, y, width, cell, height = CELL) {
     if (cell.beyond) return;
     const { ink } = this;
@@ -90,34 +132,72 @@ class Brush {
     pen.restore();
   }
 
+  /**
+   * @param {CanvasRenderingContext2D} pen
+   * @param {number} x
+   * @param {number} y
+   * @param {number} width
+   * @param {number} height
+   * @param {RowState} state
+   */
   frame(pen, x, y, width, height, state) {
-    const { ink } = this;
-    const colours = { waiting: ink.line, semi_activated: ink['accent-ink'],
-      fully_activated: ink['accent-ink'], completed: ink.muted, cached: ink.tint };
+    const { tint, [STATES[state].ink]: edge } = this.ink;
     pen.beginPath();
     pen.roundRect(x + EDGE / 2, y + EDGE / 2, width - EDGE, height - EDGE, 6);
     if (state === 'cached') {
-      pen.fillStyle = ink.tint;
+      pen.fillStyle = tint;
       pen.fill();
     }
-    pen.strokeStyle = colours[state];
+    pen.strokeStyle = edge;
     pen.lineWidth = EDGE;
-    pen.setLineDash({ waiting: [2, 2], semi_activated: [6, 4] }[state] ?? []);
+    pen.setLineDash(STATES[state].dash ?? []);
     pen.stroke();
     pen.setLineDash([]);
   }
 }
 
 class Grid {
+  // What rule() makes of the grid's width and the lane's blocks, in CSS pixels.
+  /** @type {number} */
+  columns;
+  /** @type {number} */
+  tall; // of a row's frame
+  /** @type {number} */
+  pitch; // from row to row
+  /** @type {number} */
+  left; // of the frames
+  /** @type {number} */
+  inner; // left of the cells
+  /** @type {number} */
+  wide; // of a cell
+  /** @type {number} */
+  size; // of a token's text; 0 where there is no room for any
+
+  /** @type {Brush} */
+  brush;
+  /** @type {CanvasRenderingContext2D} */
+  pen;
+
+  /** @param {Lane} lane @param {HTMLElement} box */
   constructor(lane, box) {
-    Object.assign(this, { lane, box, top: 0, width: 0, height: 0, brush: null, pen: null });
-    Object.assign(this, { fitted: new Map(), changed: new Set() });
+    this.lane = lane;
+    this.box = box;
+    this.top = this.width = this.height = 0;
+    /** @type {Map<string, string>} */
+    this.fitted = new Map();
+    /** @type {Set<number>} */
+    this.changed = new Set();
+    /** @type {HTMLCanvasElement} */
     this.canvas = find('canvas', box);
     this.paper = find('.sheet', box);
-    box.addEventListener('scroll', () => {
-      this.top = box.scrollTop;
-      this.draw();
-    }, { passive: true });
+    box.addEventListener(
+      'scroll',
+      () => {
+        this.top = box.scrollTop;
+        this.draw();
+      },
+      { passive: true },
+    );
     new ResizeObserver(() => this.measure()).observe(box);
   }
 
@@ -139,7 +219,7 @@ class Grid {
 
   // Other colours, or other pixels: the brush is made anew.
   dress() {
-    this.brush = null;
+    this.brush = new Brush(this.lane.section);
     this.draw();
   }
 
@@ -154,37 +234,51 @@ class Grid {
     this.inner = this.left + EDGE + PAD;
     const room = this.width - this.inner - EDGE - PAD - (this.columns - 1) * GAP;
     this.wide = Math.max(1, room / this.columns);
-    this.size = this.wide < 15 ? 0 : this.wide < 24 ? 9.5 : 11; // of a token's text
+    this.size = this.wide < 15 ? 0 : this.wide < 24 ? 9.5 : 11;
     this.fitted.clear();
     this.paper.style.height = `${this.lane.rows.length * this.pitch}px`;
   }
 
-  // Where a position's cell stands on the whole sheet.
+  /**
+   * Where a position's cell stands on the whole sheet.
+   * @param {number} position
+   */
   place(position) {
     const { block } = this.lane.start;
-    const within = position % block, row = Math.floor(position / block);
-    const line = Math.floor(within / this.columns), column = within % this.columns;
+    const row = Math.floor(position / block);
+    const line = Math.floor((position % block) / this.columns);
+    const column = (position % block) % this.columns;
     return {
       x: this.inner + column * (this.wide + GAP),
       y: row * this.pitch + EDGE + PAD + line * (CELL + GAP),
-      width: this.wide, height: CELL,
+      width: this.wide,
+      height: CELL,
     };
   }
 
-  // The position under the pointer, or null.
+  /**
+   * The position under the pointer, or null.
+   * @param {PointerEvent} event
+   */
   at({ clientX, clientY }) {
     const box = this.box.getBoundingClientRect();
-    const x = clientX - box.left - this.inner, y = clientY - box.top + this.top;
+    const x = clientX - box.left - this.inner;
+    const y = clientY - box.top + this.top;
     const row = Math.floor(y / this.pitch);
     const line = Math.floor((y - row * this.pitch - EDGE - PAD) / (CELL + GAP));
     const column = Math.floor(x / (this.wide + GAP));
     const within = line * this.columns + column;
     const position = row * this.lane.start.block + within;
-    const inside = column >= 0 && column < this.columns && line >= 0
-      && within < this.lane.start.block && position < this.lane.cells.length;
+    const inside =
+      column >= 0 &&
+      column < this.columns &&
+      line >= 0 &&
+      within < this.lane.start.block &&
+      position < this.lane.cells.length;
     return inside && row >= 0 ? position : null;
   }
 
+  /** @param {number} position */
   reveal(position) {
     const { y, height } = this.place(position); // its line: a block may be taller than the grid
     const top = y - EDGE - PAD;
@@ -220,6 +314,7 @@ class Grid {
     this.changed.clear();
   }
 
+  /** @param {number} row @param {number} y */
   drawRow(row, y) {
     const { pen, brush, lane, left } = this;
     const state = lane.rows[row];
@@ -228,7 +323,7 @@ class Grid {
     pen.textAlign = 'left';
     pen.fillText(String(row + 1), 0, y + this.tall / 2);
     if (lane.diffusion) {
-      pen.fillText(STATE_WORDS[state], NUMBER, y + this.tall / 2);
+      pen.fillText(STATES[state].word, NUMBER, y + this.tall / 2);
       brush.frame(pen, left, y, this.width - left, this.tall, state);
     }
     const from = row * lane.start.block;
@@ -236,14 +331,17 @@ class Grid {
     for (let position = from; position < until; position++) this.drawCell(position, state);
   }
 
+  /** @param {number} position @param {RowState} state */
   drawCell(position, state) {
     const { pen, brush, lane, top } = this;
     const { token } = lane.cells[position];
     const { x, y, width } = this.place(position);
-    const now = lane.fresh.has(position), beyond = position > lane.stopAt;
+    const now = lane.fresh.has(position);
+    const beyond = position > lane.stopAt;
     const forced = Boolean(token && token.flags & FORCED);
-    brush.cell(pen, x, y - top, width, { known: token, now, forced, beyond, cached: state === 'cached' });
-    if (token && this.size) this.drawText(this.textOf(token), x + width / 2, y - top + CELL / 2, now, beyond);
+    const look = { known: token !== null, now, forced, beyond, cached: state === 'cached' };
+    brush.cell(pen, x, y - top, width, look);
+    if (token && this.size) this.drawText(token, x + width / 2, y - top + CELL / 2, look);
     if (position === lane.cursor) {
       pen.strokeStyle = brush.ink.ink;
       pen.lineWidth = 2;
@@ -251,25 +349,28 @@ class Grid {
     }
   }
 
-  textOf({ text, flags }) {
-    return flags & STOP ? '■' : visible(text);
-  }
-
-  drawText(text, x, y, now, beyond) {
-    const { pen, brush: { ink } } = this;
-    pen.font = `${now ? 650 : 400} ${this.size}px ${ink.font}`;
-    pen.fillStyle = beyond ? ink.muted : now ? ink.on : ink.ink;
+  /** @param {Token} token @param {number} x @param {number} y @param {Look} look */
+  drawText({ text, flags }, x, y, { now = false, beyond }) {
+    const { pen, brush } = this;
+    const { muted, on, ink, font } = brush.ink;
+    pen.font = `${now ? 650 : 400} ${this.size}px ${font}`;
+    pen.fillStyle = beyond ? muted : now ? on : ink;
     pen.textAlign = 'center';
-    pen.fillText(this.fit(text, now), x, y);
+    pen.fillText(this.fit(flags & STOP ? '■' : visible(text), now), x, y);
   }
 
-  // As much of a text as has room in a cell.
+  /**
+   * As much of a text as has room in a cell.
+   * @param {string} text
+   * @param {boolean} now
+   */
   fit(text, now) {
     const key = `${now}${text}`;
     let kept = this.fitted.get(key);
     if (kept === undefined) {
       const letters = Array.from(text);
-      while (letters.length > 1 && this.pen.measureText(letters.join('')).width > this.wide) letters.pop();
+      while (letters.length > 1 && this.pen.measureText(letters.join('')).width > this.wide)
+        letters.pop();
       kept = letters.join('');
       this.fitted.set(key, kept);
     }
@@ -279,11 +380,13 @@ class Grid {
 
 // The legend's samples, by the same brush.
 function drawLegend() {
-  const brush = new Brush(find('.legend'));
-  for (const canvas of root.querySelectorAll('.legend canvas')) {
+  const legend = find('.legend');
+  const brush = new Brush(legend);
+  for (const canvas of legend.querySelectorAll('canvas')) {
     const pen = sheet(canvas, 22, 16);
-    const { cell, frame } = canvas.dataset;
-    if (frame) brush.frame(pen, 0, 0, 22, 16, frame);
-    else brush.cell(pen, 0, 0, 22, Object.fromEntries(cell.split(' ').map((word) => [word, true])), 16);
+    const { cell = '', frame } = canvas.dataset;
+    const look = Object.fromEntries(cell.split(' ').map((word) => [word, true]));
+    if (frame) brush.frame(pen, 0, 0, 22, 16, /** @type {RowState} */ (frame));
+    else brush.cell(pen, 0, 0, 22, look, 16);
   }
 }

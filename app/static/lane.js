@@ -1,72 +1,74 @@
+// @ts-check
 // One lane of the board: mask grid, answer and figures, driven by events up to a moment in time.
-//
-// First of the scripts that app/components.py joins into one. Gradio runs that once with `element`,
-// `props` and `watch`. Whatever a model wrote is set with textContent only.
 
-const root = element.querySelector('.board');
-const find = (selector, from = root) => from.querySelector(selector);
-const SVG = 'http://www.w3.org/2000/svg';
-const FORCED = 1, STOP = 2;
-const COLUMNS = 16, IDLE_CAPACITY = 160;
-const STATE_WORDS = {
-  waiting: 'waiting', semi_activated: 'semi-active', fully_activated: 'fully active',
-  completed: 'completed', cached: 'cached',
-};
+const FORCED = 1;
+const STOP = 2;
+const COLUMNS = 16;
+const IDLE_CAPACITY = 160;
+/** @type {Record<string, [number, number]>} */
 const ARROWS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
-function make(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-// ---- formatting ---------------------------------------------------------------------------
-
-const rate = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
-const whole = (value) => String(value);
-const FIGURES = {
-  tps: rate, tokens: whole, forwards: whole,
-  tpf: (value) => value.toFixed(2), seconds: (value) => value.toFixed(value < 10 ? 3 : 1),
-};
-
-function visible(text) {
-  const trimmed = text.trim();
-  return trimmed || (text.includes('\n') ? '⏎' : '␣');
-}
-
-// The clipboard is closed to pages that did not come over https or from this machine; `shown` says
-// the text itself where it must not be lost.
-async function copy(text, what, shown = '') {
-  try {
-    await navigator.clipboard.writeText(text);
-    note(`${what} is on the clipboard. ${shown}`);
-  } catch {
-    note(`The browser did not let this page use the clipboard. ${shown}`);
-  }
-}
-
-// ---- the lane -----------------------------------------------------------------------------
-
 class Lane {
+  // ---- what has arrived
+  /** @type {LaneStart} */
+  start;
+  /** @type {Step[]} */
+  timeline;
+  /** @type {number} */
+  horizon; // no event that is still to come is earlier
+  /** @type {boolean} */
+  arrived; // all of them
+
+  // ---- what is shown of it
+  /** @type {number} */
+  next;
+  /** @type {boolean} */
+  done;
+  /** @type {Shown} */
+  shown;
+  /** @type {Cell[]} */
+  cells;
+  /** @type {RowState[]} */
+  rows;
+  /** @type {number} */
+  known;
+  /** @type {Set<number>} */
+  fresh; // positions of the last step
+  /** @type {number} */
+  stopAt;
+  /** @type {number|null} */
+  cursor;
+  /** @type {Point[]} */
+  points;
+  /** @type {Span[]} */
+  spans;
+  /** @type {HTMLElement[]} */
+  holes; // the answer's text by position
+  /** @type {[position: number, text: string, flags: number][]} */
+  unsaid; // commits that the answer does not show yet
+  /** @type {number} */
+  reserved;
+
+  /** @param {HTMLElement} section */
   constructor(section) {
     this.section = section;
-    section.lane = this; // for whoever looks into the page: a console, a test
+    section.lane = this;
     this.grid = find('.grid', section);
     this.sheet = new Grid(this, this.grid);
     this.talk = find('.talk', section);
     this.history = find('.history', section);
     this.answer = find('.answer', section);
-    find('.copy', section).addEventListener('click', () => copy(this.answer.innerText, 'The answer'));
+    find('.copy', section).addEventListener('click', () =>
+      // biome-ignore lint/performance/useDomNodeTextContent: copied as it is seen
+      copy(this.answer.innerText, 'The answer'),
+    );
     this.inspector = find('.inspect', section);
     this.hint = this.inspector.textContent;
     this.state = find('.lane-state', section);
+    /** @type {Record<string, HTMLElement>} */
     this.figures = Object.fromEntries(
-      [...section.querySelectorAll('[data-figure]')].map((node) => [node.dataset.figure, node]));
+      Object.keys(FIGURES).map((name) => [name, find(`[data-figure=${name}]`, section)]),
+    );
     this.grid.addEventListener('pointermove', (event) => this.point(event));
     this.grid.addEventListener('pointerleave', () => this.inspect(this.cursor));
     this.grid.addEventListener('focus', () => this.inspect(this.cursor ?? 0));
@@ -76,35 +78,59 @@ class Lane {
       const position = this.sheet.at(event);
       if (position !== null) this.moveTo(position);
     });
-    this.begin({ name: find('.lane-name', section).textContent, decoder: section.dataset.decoder,
-      block: COLUMNS, capacity: IDLE_CAPACITY });
+    this.begin({
+      name: find('.lane-name', section).textContent,
+      model: find('.lane-model', section).textContent,
+      decoder: String(section.dataset.decoder),
+      capacity: IDLE_CAPACITY,
+      block: COLUMNS,
+      confidences: true,
+      chat: [],
+    });
     this.setState('ready');
   }
 
-  // A new run: no event has arrived yet.
+  /**
+   * A new run: no event has arrived yet.
+   * @param {LaneStart} start
+   */
   begin(start) {
-    Object.assign(this, { start, timeline: [], horizon: 0, arrived: false });
-    if (start.model) setText(find('.lane-model', this.section), start.model);
+    this.start = start;
+    this.timeline = [];
+    this.horizon = 0;
+    this.arrived = false;
+    setText(find('.lane-model', this.section), start.model);
     setText(find('.lane-name', this.section), start.name);
     this.section.dataset.decoder = start.decoder;
-    this.recall(start.chat ?? []);
+    this.recall(start.chat);
     this.rewind();
   }
 
-  // What was said before this answer: prompts and answers in turn.
+  /**
+   * What was said before this answer: prompts and answers in turn.
+   * @param {string[]} chat
+   */
   recall(chat) {
     this.history.replaceChildren(
-      ...chat.map((text, i) => make('p', `said ${i % 2 ? 'model' : 'user'}`, text)));
+      ...chat.map((text, i) => make('p', `said ${i % 2 ? 'model' : 'user'}`, text)),
+    );
   }
 
   // Back to before the first event; what has arrived is kept.
   rewind() {
-    Object.assign(this, { next: 0, done: false, stopAt: Infinity, cursor: null, reserved: 0 });
     const { capacity, block } = this.start;
-    Object.assign(this, { holes: [], unsaid: [], fresh: new Set(), points: [], spans: [], known: 0 });
+    this.next = this.known = this.reserved = 0;
+    this.done = false;
+    this.shown = { time: 0, tokens: 0, forwards: 0 };
     this.cells = Array.from({ length: capacity }, (_, position) => ({ position, token: null }));
     this.rows = Array(Math.ceil(capacity / block)).fill('waiting');
-    this.shown = { time: 0, tokens: 0, forwards: 0 };
+    this.fresh = new Set();
+    this.stopAt = Infinity;
+    this.cursor = null;
+    this.points = [];
+    this.spans = [];
+    this.holes = [];
+    this.unsaid = [];
     this.answer.replaceChildren();
     this.sheet.begin();
     for (const node of Object.values(this.figures)) setText(node, '–');
@@ -112,31 +138,45 @@ class Lane {
     this.setState('waiting');
   }
 
-  get diffusion() { return this.start.decoder !== 'ar'; }
+  get diffusion() {
+    return this.start.decoder !== 'ar';
+  }
 
-  get exhausted() { return this.next === this.timeline.length; }
+  get exhausted() {
+    return this.next === this.timeline.length;
+  }
 
+  /** @param {string} word */
   setState(word) {
     setText(this.state, word);
     this.section.dataset.state = word;
   }
 
+  /** @param {Step} event */
   receive(event) {
     this.timeline.push(event);
     this.horizon = event.time;
     this.arrived ||= event.finish !== null;
   }
 
-  // Time goes by on another machine, or its run broke off.
+  /**
+   * Time goes by on another machine, or its run broke off.
+   * @param {number} time
+   * @param {boolean} over
+   */
   pass(time, over) {
     this.horizon = Math.max(this.horizon, time);
     this.arrived ||= over;
   }
 
-  // No event follows those that have arrived. `kept`: the run as it was counted in the end, where
-  // that is not how it came; it takes the place of what was shown up to `clock`.
+  /**
+   * No event follows those that have arrived. `kept`: the run as it was counted in the end, where
+   * that is not how it came; it takes the place of what was shown up to `clock`.
+   * @param {LaneEnd} kept
+   * @param {number} clock
+   */
   close(kept, clock) {
-    if (kept.steps) {
+    if (kept.start && kept.steps) {
       this.begin({ ...kept.start, chat: this.start.chat });
       this.timeline = kept.steps;
       this.setState('running');
@@ -146,7 +186,10 @@ class Lane {
     this.horizon = this.timeline.length ? this.timeline[this.timeline.length - 1].time : 0;
   }
 
-  // Shows every event up to `clock`; true if anything changed.
+  /**
+   * Shows every event up to `clock`; true if anything changed.
+   * @param {number} clock
+   */
   advance(clock) {
     const first = this.next;
     while (this.next < this.timeline.length && this.timeline[this.next].time <= clock) {
@@ -155,11 +198,12 @@ class Lane {
     return this.next > first;
   }
 
+  /** @param {Step} event */
   show(event) {
     for (const position of this.fresh) this.touch(position);
     this.fresh = new Set(event.commits.map(([position]) => position));
     for (const position of this.fresh) this.touch(position);
-    for (const commit of event.commits) this.commit(event, ...commit);
+    for (const commit of event.commits) this.commit(event, commit);
     for (const [from, until, state] of event.blocks) {
       const block = Math.floor(from / this.start.block);
       this.rows[block] = state;
@@ -172,17 +216,23 @@ class Lane {
     if (event.finish !== null) this.finish(event.finish);
   }
 
-  // Room for a position beyond those asked for, which only a server that counts otherwise has.
+  /**
+   * Room for a position beyond those asked for, which only a server that counts otherwise has.
+   * @param {number} position
+   */
   grow(position) {
     const { block } = this.start;
     const capacity = (Math.floor(position / block) + 1) * block;
     this.start = { ...this.start, capacity };
-    while (this.cells.length < capacity) this.cells.push({ position: this.cells.length, token: null });
+    while (this.cells.length < capacity) {
+      this.cells.push({ position: this.cells.length, token: null });
+    }
     while (this.rows.length < capacity / block) this.rows.push('waiting');
     this.sheet.rule();
   }
 
-  commit(event, position, text, confidence, flags) {
+  /** @param {Step} event @param {Commit} commit */
+  commit(event, [position, text, confidence, flags]) {
     if (position >= this.cells.length) this.grow(position);
     this.cells[position].token = { text, confidence, flags, step: event.forwards };
     this.known += 1;
@@ -191,12 +241,18 @@ class Lane {
     this.unsaid.push([position, text, flags]);
   }
 
-  // The row of a position looks different from now on.
+  /**
+   * The row of a position looks different from now on.
+   * @param {number} position
+   */
   touch(position) {
     this.sheet.changed.add(Math.floor(position / this.start.block));
   }
 
-  // The life of one row of the grid, for the pipeline view: born with the step that first has it.
+  /**
+   * The life of one row of the grid, for the pipeline view: born with the step that first has it.
+   * @param {number} block
+   */
   span(block) {
     this.spans[block] ??= { born: this.shown.time, states: [], commits: [] };
     return this.spans[block];
@@ -211,6 +267,7 @@ class Lane {
     for (const span of this.holes.slice(this.stopAt)) span.hidden = true;
   }
 
+  /** @param {number} until */
   reserve(until) {
     while (this.holes.length < Math.min(until, this.start.capacity)) {
       const hole = make('span', 'hole');
@@ -219,6 +276,7 @@ class Lane {
     }
   }
 
+  /** @param {number} position @param {string} text @param {number} flags */
   write(position, text, flags) {
     this.reserve(position + 1);
     const span = this.holes[position];
@@ -226,31 +284,47 @@ class Lane {
     setText(span, flags & STOP ? '' : text);
   }
 
-  // No cell behind this one belongs to the answer.
+  /**
+   * No cell behind this one belongs to the answer.
+   * @param {number} position
+   */
   stop(position) {
     if (position >= this.stopAt) return;
     this.stopAt = position;
-    this.rows.forEach((_, row) => this.sheet.changed.add(row));
+    for (const row of this.rows.keys()) this.sheet.changed.add(row);
   }
 
+  /** @param {string} reason */
   finish(reason) {
     this.done = true;
     this.stop(this.shown.tokens);
     this.setState(reason === 'stop' ? 'finished' : 'cut at max new tokens');
   }
 
+  /** @returns {Figures} */
   get metrics() {
     const { time, tokens, forwards } = this.shown;
-    return { tokens, forwards, seconds: time, tokens_per_second: time ? tokens / time : 0,
-      tokens_per_forward: forwards ? tokens / forwards : 0 };
+    return {
+      tokens,
+      forwards,
+      seconds: time,
+      tokens_per_second: time ? tokens / time : 0,
+      tokens_per_forward: forwards ? tokens / forwards : 0,
+    };
   }
 
+  /** @param {Figures} metrics */
   drawFigures(metrics = this.metrics) {
-    const values = { tps: metrics.tokens_per_second, tokens: metrics.tokens,
-      forwards: metrics.forwards, tpf: metrics.tokens_per_forward, seconds: metrics.seconds };
+    const values = {
+      tps: metrics.tokens_per_second,
+      tokens: metrics.tokens,
+      forwards: metrics.forwards,
+      tpf: metrics.tokens_per_forward,
+      seconds: metrics.seconds,
+    };
     for (const [name, value] of Object.entries(values)) {
       setText(this.figures[name], FIGURES[name](value));
-      this.figures[name].dataset.value = value;
+      this.figures[name].dataset.value = String(value);
     }
   }
 
@@ -260,7 +334,10 @@ class Lane {
     this.sheet.update();
   }
 
-  // The tokenizer's own reading of the whole answer, where single tokens read differently.
+  /**
+   * The tokenizer's own reading of the whole answer, where single tokens read differently.
+   * @param {LaneEnd} final
+   */
   settle(final) {
     this.fresh.clear();
     this.sheet.draw();
@@ -273,11 +350,13 @@ class Lane {
 
   // ---- one cell under the pointer or the keyboard's cursor
 
+  /** @param {PointerEvent} event */
   point(event) {
     const position = this.sheet.at(event);
     if (position !== null) this.inspect(position);
   }
 
+  /** @param {KeyboardEvent} event */
   walk(event) {
     if (!(event.key in ARROWS)) return;
     event.preventDefault();
@@ -286,6 +365,7 @@ class Lane {
     if (to >= 0 && to < this.cells.length) this.moveTo(to);
   }
 
+  /** @param {number} position */
   moveTo(position) {
     this.cursor = position;
     this.sheet.reveal(position);
@@ -293,23 +373,25 @@ class Lane {
     this.inspect(position);
   }
 
+  /** @param {number|null} position */
   inspect(position) {
     const text = position === null ? this.hint : this.describe(this.cells[position]);
     setText(this.inspector, text);
-    this.grid.setAttribute('aria-valuemax', this.cells.length);
-    this.grid.setAttribute('aria-valuenow', (position ?? 0) + 1);
+    this.grid.setAttribute('aria-valuemax', String(this.cells.length));
+    this.grid.setAttribute('aria-valuenow', String((position ?? 0) + 1));
     this.grid.setAttribute('aria-valuetext', text);
   }
 
+  /** @param {Cell} cell */
   describe({ position, token }) {
     const block = Math.floor(position / this.start.block) + 1;
     const where = `position ${position + 1}${this.diffusion ? `, block ${block}` : ''}`;
     if (!token) return `Mask · ${where}`;
     const what = token.flags & STOP ? 'End of answer' : `“${token.text.replace(/\n/g, '⏎')}”`;
-    const sure = this.start.confidences === false ? 'confidence not told'
-      : `confidence ${(100 * token.confidence).toFixed(1)} %`;
+    const sure = this.start.confidences
+      ? `confidence ${(100 * token.confidence).toFixed(1)} %`
+      : 'confidence not told';
     const forced = token.flags & FORCED ? ' · forced, the best of its block' : '';
     return `${what} · ${where} · step ${token.step} · ${sure}${forced}`;
   }
 }
-

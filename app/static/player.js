@@ -1,3 +1,4 @@
+// @ts-check
 // ---- the player ---------------------------------------------------------------------------
 //
 // Plays the events of both lanes on one clock. `props.value` is a packed JSON string (app/run.py).
@@ -7,36 +8,62 @@
 
 // The grid moves 30 times a second; figures, words, lines and bars every third time. More would only
 // take time from the models where they share their machine with the page.
-const PAINT_MS = 30, WHOLE = 3, CALM_PAINT_MS = 1000;
+const PAINT_MS = 30;
+const WHOLE = 3;
+const CALM_PAINT_MS = 1000;
 // A live race's events come in batches (app/run.py). What has arrived is shown over so many seconds,
 // where the chosen speed would show it in less and then wait for the next batch.
 const SPREAD = 0.25;
-const lanes = [...root.querySelectorAll('.lane')].map((section) => new Lane(section));
+/** @type {NodeListOf<HTMLElement>} */
+const sections = root.querySelectorAll('.lane');
+const lanes = [...sections].map((section) => new Lane(section));
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
-const status = find('.status');
-const speeds = [...root.querySelectorAll('[name=speed]')];
+/** @type {NodeListOf<HTMLInputElement>} */
+const speeds = root.querySelectorAll('[name=speed]');
+/** @type {Record<'play'|'back'|'forth', HTMLButtonElement> & { scrub: HTMLInputElement }} */
 const transport = {
-  play: find('.play'), back: find('.back'), forth: find('.forth'), scrub: find('.scrub'),
-  clock: find('.clock'),
+  play: find('.play'),
+  back: find('.back'),
+  forth: find('.forth'),
+  scrub: find('.scrub'),
 };
 const player = {
-  run: null, seq: -1, clock: 0, last: 0, handle: 0, chosen: false, end: null,
-  live: false, pending: false, playing: false, recorded: false, paints: 0, unpainted: false, pace: 0,
+  run: '',
+  seq: -1,
+  clock: 0,
+  last: 0,
+  handle: 0,
+  chosen: false,
+  /** @type {End|null} */
+  end: null,
+  live: false,
+  pending: false,
+  playing: false,
+  recorded: false,
+  paints: 0,
+  unpainted: false,
+  pace: 0,
 };
+/** @type {Set<string>} */
 const over = new Set(); // runs that were stopped here, or lost the board to another
-const INSTEAD = 'Publish can give it a short one.';
-const TAKES_BOARD = ['start', 'recall', 'status'];
 
+/** @param {string} text */
 function say(text, kind = 'plain', note = '') {
   setText(find('.status-text'), text);
   setText(find('.status-note'), note);
-  status.dataset.kind = kind;
+  find('.status').dataset.kind = kind;
 }
 
-// What is said beside the status, which keeps the race's result.
+/**
+ * What is said beside the status, which keeps the race's result.
+ * @param {string} text
+ */
 const note = (text) => setText(find('.status-note'), text);
 
-// `live`: a run is computing, or is still being shown for the first time.
+/**
+ * `live`: a run is computing, or is still being shown for the first time.
+ * @param {string} state
+ */
 function setMode(state, { live = player.live, playing = false } = {}) {
   Object.assign(player, { live, playing });
   if (player.unpainted) paint();
@@ -46,9 +73,18 @@ function setMode(state, { live = player.live, playing = false } = {}) {
   drawTransport();
 }
 
-// Run and Stop are Gradio's buttons; they follow what is playing here, not only what is computing.
+/**
+ * One of Gradio's buttons, by its elem_id; none in an exported race.
+ * @param {string} id
+ */
+const outside = (id) => /** @type {HTMLButtonElement|null} */ (document.getElementById(id));
+
+/**
+ * Run and Stop follow what is playing here, not only what is computing.
+ * @param {boolean} live
+ */
 function setButtons(live) {
-  const [run, stop] = ['run', 'stop'].map((id) => document.getElementById(id));
+  const [run, stop] = ['run', 'stop'].map(outside);
   if (!run || !stop) return;
   const at = document.activeElement; // a disabled button would drop the keyboard's place
   run.disabled = live;
@@ -57,19 +93,22 @@ function setButtons(live) {
   if (at === stop && !live) run.focus();
 }
 
-function speed() {
-  return Number(speeds.find((input) => input.checked).value);
-}
+/** @returns {HTMLInputElement} */
+const chosenSpeed = () => find('[name=speed]:checked');
+const speed = () => Number(chosenSpeed().value);
 
 function noteSpeed() {
-  const chosen = speeds.find((input) => input.checked);
-  const label = chosen.parentNode.textContent.trim();
-  setText(find('.playback-note'), calm.matches
-    ? 'Reduced motion: results appear as they are computed.'
-    : chosen.value === '1'
-      ? 'Real time, as it was measured.'
-      : `${Number(chosen.value) < 1 ? 'Slow motion' : 'Fast motion'} ${label}, the same for both ` +
-        'lanes. The figures are the real, measured ones.');
+  const chosen = chosenSpeed();
+  const label = chosen.parentElement?.textContent.trim();
+  setText(
+    find('.playback-note'),
+    calm.matches
+      ? 'Reduced motion: results appear as they are computed.'
+      : chosen.value === '1'
+        ? 'Real time, as it was measured.'
+        : `${speed() < 1 ? 'Slow motion' : 'Fast motion'} ${label}, the same for both ` +
+          'lanes. The figures are the real, measured ones.',
+  );
 }
 
 // ---- the clock
@@ -90,6 +129,7 @@ function setPace() {
   player.pace = (limit() - player.clock) / SPREAD;
 }
 
+/** @param {string} state */
 function play(state) {
   setPace();
   player.last = performance.now();
@@ -102,6 +142,7 @@ function nextFrame() {
   player.handle = requestAnimationFrame(frame);
 }
 
+/** @param {number} now */
 function frame(now) {
   if (!player.playing) return;
   const gone = Math.max(0, now - player.last);
@@ -126,13 +167,17 @@ function arrive() {
   const { end } = player;
   player.clock = duration();
   setMode(end ? 'finished' : 'stopped', { live: false });
-  if (!end) return lanes.forEach((lane) => lane.done || lane.setState('stopped'));
-  lanes.forEach((lane, i) => lane.settle(end.lanes[i]));
+  if (!end) {
+    for (const lane of lanes) if (!lane.done) lane.setState('stopped');
+    return;
+  }
+  for (const [i, lane] of lanes.entries()) lane.settle(end.lanes[i]);
   const whole = end.lanes.every((lane) => lane.metrics.finish_reason !== null);
   drawRatio(end.lanes.map((lane) => (whole ? lane.metrics.tokens_per_second : 0)));
   say(end.summary, 'summary', end.note);
 }
 
+/** @param {number} time */
 function seek(time) {
   player.clock = Math.max(0, Math.min(time, limit()));
   for (const lane of lanes) {
@@ -145,6 +190,7 @@ function seek(time) {
   else setMode('paused');
 }
 
+/** @param {1|-1} direction */
 function step(direction) {
   const times = lanes.flatMap((lane) => lane.timeline.map((event) => event.time));
   const ahead = times.filter((time) => (time - player.clock) * direction > 1e-9);
@@ -179,7 +225,7 @@ function paint(whole = true) {
 
 // Everything drawn on a canvas, in the colours of the page as it is now.
 function dress() {
-  lanes.forEach((lane) => lane.sheet.dress());
+  for (const lane of lanes) lane.sheet.dress();
   pipeline.dress();
   drawLegend();
 }
@@ -187,199 +233,75 @@ function dress() {
 // A canvas has the pixels of the screen and the zoom it was drawn for.
 function watchPixels() {
   const same = window.matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
-  same.addEventListener('change', () => { dress(); watchPixels(); }, { once: true });
+  same.addEventListener(
+    'change',
+    () => {
+      dress();
+      watchPixels();
+    },
+    { once: true },
+  );
 }
 
+/** @param {number[]} speeds of both lanes, 0: unknown */
 function drawRatio([first, second]) {
   const ratio = first && second ? first / second : null;
   setText(find('.ratio'), ratio ? `${ratio.toFixed(2)}×` : '–');
-  find('.ratio').dataset.value = ratio ?? '';
-  setText(find('.absolutes'), ratio
-    ? `${rate(first)} against ${rate(second)} tokens/s` : 'D2F’s tokens/s over AR’s');
+  find('.ratio').dataset.value = String(ratio ?? '');
+  setText(
+    find('.absolutes'),
+    ratio ? `${rate(first)} against ${rate(second)} tokens/s` : 'D2F’s tokens/s over AR’s',
+  );
 }
 
 function drawTransport() {
   const total = duration();
-  const { play: button, scrub, clock } = transport;
-  for (const node of [button, transport.back, transport.forth, scrub]) node.disabled = !total;
-  button.dataset.playing = String(player.playing);
-  button.setAttribute('aria-label', player.playing ? 'Pause' : 'Play');
-  scrub.max = total || 1;
-  scrub.value = player.clock;
+  const { play, back, forth, scrub } = transport;
+  for (const node of [play, back, forth, scrub]) node.disabled = !total;
+  play.dataset.playing = String(player.playing);
+  play.setAttribute('aria-label', player.playing ? 'Pause' : 'Play');
+  scrub.max = String(total || 1);
+  scrub.value = String(player.clock);
   const text = `${player.clock.toFixed(3)} of ${total.toFixed(3)} s`;
   if (!player.playing) scrub.setAttribute('aria-valuetext', text);
-  setText(clock, text);
-}
-
-// ---- messages
-
-function begin(message) {
-  lanes.forEach((lane, i) => lane.begin(message.lanes[i]));
-  lanes.forEach((lane) => lane.setState('running'));
-  if (!player.chosen) {
-    speeds.forEach((input) => { input.checked = Number(input.value) === message.speed; });
-    noteSpeed();
-  }
-  const recorded = Boolean(message.recorded);
-  Object.assign(player, { clock: 0, end: null, pending: false, recorded });
-  drawRatio([0, 0]);
-  chart.begin();
-  const turn = message.turn > 1 ? `, turn ${message.turn} of a conversation` : '';
-  say(recorded ? `A recorded race${turn}.` : 'The race is on.');
-  play('racing');
-}
-
-// Stop freezes what is shown; events not yet shown are dropped.
-function halt() {
-  if (!player.live && !player.pending) return;
-  over.add(player.run);
-  player.pending = false;
-  if (!player.live) {
-    setButtons(false);
-    say('Stopped before it began.');
-    return;
-  }
-  player.end = null;
-  for (const lane of lanes) {
-    lane.timeline.length = lane.next;
-    lane.horizon = lane.shown.time;
-    if (!lane.done) lane.setState('stopped');
-  }
-  player.clock = Math.min(player.clock, duration());
-  say('Stopped. What had been decided stays on the board.');
-  setMode('stopped', { live: false });
-}
-
-// A conversation without a run: after a reload, an edit, or when it was cleared.
-function recall(message) {
-  for (const [i, lane] of lanes.entries()) {
-    lane.begin({ ...lane.start, chat: message.chats[i] });
-    lane.setState('ready');
-    lane.talk.scrollTop = lane.talk.scrollHeight;
-  }
-  Object.assign(player, { clock: 0, end: null, pending: false });
-  drawRatio([0, 0]);
-  chart.begin();
-  pipeline.draw();
-  say(message.text);
-  setMode('idle', { live: false });
-}
-
-function save(message) {
-  const link = make('a');
-  link.href = URL.createObjectURL(new Blob([message.text], { type: 'application/json' }));
-  link.download = message.name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
-function copyLink() {
-  const link = player.end?.link;
-  if (!link) note('There is no finished race to link to yet.');
-  else if (link.refused) note(`${link.refused} ${document.getElementById('publish') ? INSTEAD : ''}`);
-  else {
-    const path = `${location.pathname}#race=${link.race}`;
-    const closed = !navigator.clipboard; // not on https, nor on this machine
-    if (closed) history.replaceState(null, '', path);
-    copy(location.origin + path, 'The link to this race',
-      closed ? 'The address bar holds the link now.' : '');
-  }
-}
-
-// The short link is said in words as well: by now the browser may refuse the clipboard.
-function showPublished({ id, prompt }) {
-  const link = `${location.origin}${location.pathname}?race=${id}`;
-  const title = prompt.length > 40 ? `${prompt.slice(0, 40)}…` : prompt;
-  copy(link, `Published. The short link to “${title}”`, link);
-}
-
-const KINDS = {
-  recall,
-  published: showPublished,
-  file: save,
-  start: begin,
-  step: (message) => lanes[message.lane].receive(message),
-  clock: (message) => lanes[message.lane].pass(message.time, message.over),
-  status: (message) => {
-    player.pending = true;
-    say(message.text);
-    setButtons(true);
-  },
-  stopped: halt,
-  end: (message) => {
-    player.end = message;
-    lanes.forEach((lane, i) => lane.close(message.lanes[i], player.clock));
-    if (message.lanes.some((lane) => lane.steps)) {
-      chart.begin(); // its scale was that of other figures
-      player.unpainted = true;
-    }
-    if (document.querySelector('#charts > button.open')) document.getElementById('redraw').click();
-  },
-  error: (message, own) => {
-    if (own) {
-      if (player.live) halt();
-      player.pending = false;
-      setButtons(false);
-    }
-    say(message.text, 'error');
-  },
-};
-
-function receive(packed) {
-  if (!packed) return;
-  const { run, seq, messages, opening } = JSON.parse(packed);
-  if (over.has(run) || (run === player.run && seq <= player.seq)) return;
-  if (opening && player.run) return; // the visitor was quicker than the page's first answer
-  const takes = messages.some(({ kind }) => TAKES_BOARD.includes(kind));
-  if (run !== player.run && (takes || !(player.live || player.pending))) {
-    over.add(player.run);
-    player.run = run;
-  }
-  const own = run === player.run;
-  if (own) player.seq = seq;
-  for (const message of messages) KINDS[message.kind](message, own);
-  if (own) setPace();
+  setText(find('.clock'), text);
 }
 
 // ---- controls
 
-speeds.forEach((input) => input.addEventListener('change', () => {
-  player.chosen = true;
-  noteSpeed();
-}));
+for (const input of speeds) {
+  input.addEventListener('change', () => {
+    player.chosen = true;
+    noteSpeed();
+  });
+}
 calm.addEventListener('change', noteSpeed);
 transport.play.addEventListener('click', toggle);
 transport.back.addEventListener('click', () => step(-1));
 transport.forth.addEventListener('click', () => step(1));
-let wanted = null; // the scrubber may ask more often than a screen can show
+let asked = 0; // the scrubber may ask more often than a screen can show
 transport.scrub.addEventListener('input', () => {
-  if (wanted === null) requestAnimationFrame(() => { seek(wanted); wanted = null; });
-  wanted = Number(transport.scrub.value);
+  const time = Number(transport.scrub.value);
+  cancelAnimationFrame(asked);
+  asked = requestAnimationFrame(() => seek(time));
 });
 transport.scrub.addEventListener('keydown', (event) => {
-  const keys = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
   if (event.key === ' ') toggle();
-  else if (event.key in keys) step(keys[event.key]);
+  else if (event.key === 'ArrowLeft' || event.key === 'ArrowDown') step(-1);
+  else if (event.key === 'ArrowRight' || event.key === 'ArrowUp') step(1);
   else return;
   event.preventDefault();
 });
-document.addEventListener('click', (event) => {
-  if (!event.target.closest) return;
-  if (event.target.closest('#stop')) halt();
-  if (event.target.closest('#copy-link')) copyLink();
+document.addEventListener('click', ({ target }) => {
+  if (!(target instanceof Element)) return;
+  if (target.closest('#stop')) halt();
+  if (target.closest('#copy-link')) copyLink();
 });
 window.addEventListener('hashchange', () => {
-  if (location.hash.startsWith('#race=')) document.getElementById('opener')?.click();
+  if (location.hash.startsWith('#race=')) outside('opener')?.click();
 });
-new ResizeObserver(() => pipeline.measure()).observe(pipeline.canvas);
+new ResizeObserver(() => pipeline.measure()).observe(pipeline.pen.canvas);
 const dresser = new MutationObserver(dress);
 for (const node of [document.documentElement, document.body]) {
   dresser.observe(node, { attributes: true, attributeFilter: ['class'] });
 }
-watchPixels();
-drawLegend();
-noteSpeed();
-chart.begin();
-drawTransport();
-receive(props.value);
-watch('value', () => receive(props.value));
