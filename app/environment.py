@@ -1,45 +1,44 @@
 """The environment of the page, put right before torch and gradio read it. Imports neither."""
 
-import os
 import shutil
-import signal
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from tempfile import gettempdir
 from urllib.request import getproxies
+from uuid import uuid4
 
 import httpx
 
 from d2f.errors import InvalidInput
 
-DEFAULTS = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve a busy machine
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
+DEFAULTS = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+UPLOADS = "GRADIO_TEMP_DIR"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PROXIED = ("http", "https", "all")  # kinds of addresses that a variable names a proxy for
-ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
-def prepare(environment: MutableMapping[str, str], uploads: str) -> None:
+def prepare(environment: MutableMapping[str, str]) -> Path | None:
     """Sets what is not set, keeps this machine's own addresses from proxies, checks the rest.
 
-    Args:
-        uploads: a folder of this program's own. Gradio's usual one may be another user's.
+    Returns:
+        The folder for uploads, yet to be made; None if the environment names one.
 
     Raises:
         InvalidInput: a proxy is named that cannot be used.
     """
     for name, value in DEFAULTS.items():
         environment.setdefault(name, value)
-    environment["GRADIO_TEMP_DIR"] = environment.get("GRADIO_TEMP_DIR") or uploads
     bypass_proxies(environment, *LOOPBACK)
     for kind, address in getproxies().items():
         if kind in PROXIED:
             check_proxy(f"{kind.upper()}_PROXY", address)
+    if environment.get(UPLOADS):
+        return None
+    folder = own_folder()
+    environment[UPLOADS] = str(folder)
+    return folder
 
 
 def bypass_proxies(environment: MutableMapping[str, str], *hosts: str) -> None:
@@ -69,33 +68,25 @@ def check_proxy(name: str, address: str) -> None:
         )
 
 
-@contextmanager
-def private_folder() -> Iterator[str]:
-    """A temporary folder of this program's own, for as long as the context lasts."""
-    try:
-        folder = TemporaryDirectory(prefix="d2f-race-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise InvalidInput(
-            f"no temporary folder can be made, set TMPDIR to one: {error}"
-        ) from error
-    with folder as path:
-        yield path
+def own_folder() -> Path:
+    """A folder for what visitors upload, yet to be made, whose name nobody can know before.
 
-
-@contextmanager
-def quiet_end(folder: str) -> Iterator[None]:
-    """Ends the program at once on Ctrl+C or a signal to end.
-
-    An exception instead would surface in the middle of some library's import, as another one.
+    Gradio's usual one has a fixed name, and may belong to another user of this machine.
     """
-    before = {number: signal.signal(number, partial(_end, folder)) for number in ENDING}
+    try:
+        return Path(gettempdir()) / f"d2f-race-{uuid4().hex}"
+    except FileNotFoundError as error:
+        raise InvalidInput(f"no temporary folder: set TMPDIR to one ({error})") from error
+
+
+@contextmanager
+def made(folder: Path | None) -> Iterator[None]:
+    """Makes a folder for as long as the context lasts."""
+    if folder is None:
+        yield
+        return
+    folder.mkdir(mode=0o700)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _end(folder: str, number: int, _: object) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(128 + number)
+        shutil.rmtree(folder, ignore_errors=True)

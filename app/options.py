@@ -15,8 +15,9 @@ import torch
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, READY, Pair, against, pair_state
 from d2f.cli.options import Parser, add_engine_options
 from d2f.engine import Engine, chosen_engine
-from d2f.errors import D2FError, InvalidInput
+from d2f.errors import InvalidInput
 from d2f.machine import default_dtype
+from d2f.memory import find_device
 from d2f.models import found_here
 from d2f.nn.quantize import check_quantization
 
@@ -39,22 +40,14 @@ LOCAL = "127.0.0.1"
 def parse_args(argv: Sequence[str] | None, environment: Mapping[str, str]) -> argparse.Namespace:
     """What was asked for; ``engine``, ``pairs`` and ``refused`` follow from it.
 
-    Ends the program where it cannot be had: after one line on what to do, not buried under usage.
+    Raises:
+        D2FError: it cannot be had here.
     """
-    parser = _parser(environment)
-    args = parser.parse_args(argv)
-    args.lent = lends_gpu(environment)
-    try:
-        _check(args)
-        _choose(args, chosen_runners(args, environment))
-    except D2FError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    args = _parser(environment).parse_args(argv)
+    args.lent = bool(environment.get("SPACES_ZERO_GPU"))  # a GPU for one call at a time
+    _check(args)
+    _choose(args, chosen_runners(args, environment))
     return args
-
-
-def lends_gpu(environment: Mapping[str, str]) -> bool:
-    """Whether there is a GPU for one call at a time, as on Hugging Face's ZeroGPU."""
-    return bool(environment.get("SPACES_ZERO_GPU"))
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -100,7 +93,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to 65535, got {text!r}; so must the variable GRADIO_SERVER_PORT"
+        )
     return int(text)
 
 
@@ -113,7 +108,9 @@ def _login(text: str) -> tuple[str, str]:
 
 def _pair(text: str) -> str:
     if text not in KNOWN:
-        raise argparse.ArgumentTypeError(f"must be one of {sorted(KNOWN)}, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be one of {sorted(KNOWN)}, got {text!r}; so must the variable D2F_PAIR"
+        )
     return text
 
 
@@ -132,6 +129,8 @@ def _check(args: argparse.Namespace) -> None:
             )
     if args.lent and args.compile:
         raise InvalidInput("--compile: what is compiled is lost with the lent GPU after every call")
+    if not args.lent:
+        find_device(args.device)
     if args.quantize:
         check_quantization(args.quantize)
         if args.ar_transformers:

@@ -308,7 +308,7 @@ def open_store(place: str | None, environment: Mapping[str, str]) -> Store | Non
     try:
         cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "d2f-race"
     except RuntimeError as error:
-        raise StoreError(f"There is no cache folder: {error}") from error
+        raise StoreError("There is no home folder for it: HOME is not set.") from error
     if place is None:
         return SqliteStore(cache / "races.sqlite")
     repo_id = place.removeprefix(DATASETS)

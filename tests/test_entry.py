@@ -2,20 +2,23 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from folders import save_models
 from hubcache import use_cache, write_cache
+from huggingface_hub import constants
 from processes import children, command, running
 from servers import free_port
 
 from app.launch import race_store
 from app.options import parse_args
-from d2f.errors import InvalidInput
+from d2f.errors import D2FError, InvalidInput
 
 ROOT = Path(__file__).parents[1]
 SPACES = """
@@ -78,8 +81,7 @@ def models_process(page: subprocess.Popen[str]) -> int:
     return pid
 
 
-@pytest.mark.parametrize("hangs", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "hangs"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_the_page_ends_with_all_that_it_started(
     page: subprocess.Popen[str], number: signal.Signals, hangs: bool, tmp_path: Path
 ):
@@ -91,6 +93,118 @@ def test_the_page_ends_with_all_that_it_started(
     page.send_signal(number)
     assert page.wait(20) == 0
     assert not running(pid) and not folder.exists()
+
+
+def started(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What a program says that does not get as far as its page."""
+    return subprocess.run(
+        [sys.executable, "app.py", *options],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_port_that_is_taken_is_told_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = started("--port", str(port))
+    assert told.stderr == f"app.py: port {port} is taken: choose another with --port N\n"
+    assert (told.returncode, told.stdout) == (2, "")
+
+
+def test_a_proxy_that_cannot_be_used_is_told_in_one_line():
+    told = started(ALL_PROXY="socks://127.0.0.1:7891/")
+    assert told.stderr.startswith("app.py: ALL_PROXY is no address of a proxy")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
+def test_ctrl_c_while_it_loads_is_quiet(seconds: float, tmp_path: Path):
+    with subprocess.Popen(
+        [sys.executable, "app.py", "--port", str(free_port())],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as program:
+        time.sleep(seconds)
+        program.send_signal(signal.SIGINT)
+        assert program.communicate()[0] == b""
+    assert program.returncode == 130 and list(tmp_path.iterdir()) == []
+
+
+def test_without_a_home_the_page_starts_and_publishes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
+    assert parse_args([], {}).pair == "mini" and race_store(None) is None
+    off = "* Publish is off: There is no home folder for it: HOME is not set."
+    assert capsys.readouterr().out == f"{off} Another place: --store.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--host", "192.0.2.1"], "--host: '192.0.2.1' is no address of this machine"),
+        (["--host", "no such host"], "--host: 'no such host' is no address of this machine"),
+        (["--host", "a" * 70], f"--host: '{'a' * 70}' is no address of this machine"),
+        (["--device", "cpud"], "device 'cpud' is none that torch knows"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (["--models-dir", "nowhere"], "--models-dir: there is no folder nowhere"),
+        (["--ar", "mini-d2f"], "the AR model must be one of"),
+    ],
+)
+def test_what_this_machine_does_not_have_is_refused(options: list[str], told: str):
+    with pytest.raises(D2FError) as error:
+        parse_args(options, {})
+    assert str(error.value).startswith(told) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--port", "0"], "argument --port: must be 1 to 65535, got '0'"),
+        (["--port", "65536"], "argument --port: must be 1 to 65535, got '65536'"),
+        (["--port", "-1"], "argument --port: must be 1 to 65535, got '-1'"),
+        (["--port", "7.5"], "argument --port: must be 1 to 65535, got '7.5'"),
+        (["--port", "²"], "argument --port: must be 1 to 65535, got '²'"),
+        (["--auth", "me"], "argument --auth: must be USER:PASSWORD"),
+        (["--auth", ":secret"], "argument --auth: must be USER:PASSWORD"),
+        (["--auth", "me:"], "argument --auth: must be USER:PASSWORD"),
+        (["--pair", "maxi"], "argument --pair: must be one of ['dream', 'dream-base', 'llada', "),
+        (["--por", "7860"], "unrecognized arguments: --por 7860"),
+    ],
+)
+def test_a_malformed_option_is_told_in_one_line(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit, match="2"):
+        parse_args(options, {})
+    said = capsys.readouterr().err
+    assert said.startswith(f"app.py: {told}") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("GRADIO_SERVER_PORT", "http"), ("D2F_PAIR", "maxi")])
+def test_a_malformed_variable_is_told_as_its_option(
+    name: str, value: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit, match="2"):
+        parse_args([], {name: value})
+    assert f"got '{value}'; so must the variable {name} (--help" in capsys.readouterr().err
+
+
+def test_a_password_may_hold_colons():
+    assert parse_args(["--auth", "me:a:b"], {}).auth == ("me", "a:b")
 
 
 def test_the_environment_names_store_pair_and_address():
@@ -126,12 +240,9 @@ def test_a_store_that_was_asked_for_must_open_and_the_usual_one_may_not(
     assert capsys.readouterr().out.startswith("* Publish is off: Its folder cannot be made")
 
 
-def test_a_folder_of_models_must_hold_one_of_the_catalogue(
-    tmp_path: Path, tokenizer_folder: Path, capsys
-):
-    with pytest.raises(SystemExit):
+def test_a_folder_of_models_must_hold_one_of_the_catalogue(tmp_path: Path, tokenizer_folder: Path):
+    with pytest.raises(InvalidInput, match="no model of the catalogue has a folder in"):
         parse_args(["--models-dir", str(tmp_path)], {})
-    assert "no model of the catalogue has a folder in" in capsys.readouterr().err
     save_models(tmp_path, tokenizer_folder)
     assert parse_args(["--models-dir", str(tmp_path)], {}).models_dir == tmp_path
     assert parse_args([], {}).models_dir is None
@@ -141,7 +252,6 @@ def test_a_published_pair_starts_where_it_is_downloaded(
     tmp_path: Path,
     tokenizer_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys,
 ):
     cache = write_cache(tmp_path, tokenizer_folder)
     use_cache(monkeypatch, cache)
@@ -149,9 +259,9 @@ def test_a_published_pair_starts_where_it_is_downloaded(
     there = ("--device", "cpu", "--dtype", "bfloat16")
 
     def refused(*options: str) -> str:
-        with pytest.raises(SystemExit):
+        with pytest.raises(D2FError) as error:
             parse_args([*options, *there], {})
-        return capsys.readouterr().err
+        return str(error.value)
 
     args = parse_args(["--pair", "llada", *there], {})
     assert (args.pair, list(args.pairs), args.refused) == (

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 from originals import Llada, llada_json, llada_state, rounded, write_folder
 from test_originals import with_adapter
 from tiny import network
@@ -374,3 +376,30 @@ def test_attention_that_cannot_run_is_refused_before_the_download(
     with pytest.raises(ValueError, match="attention 'flash' needs a CUDA GPU"):
         load_model("d2f-tiny", attention="flash")
     assert hub.asked == []
+
+
+def test_without_a_home_folder_nothing_is_cached_and_a_download_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~no-such-user/hub")
+    assert cached("someone/model", "main") is None
+    with pytest.raises(HubError, match="^there is no home folder for downloads: set HOME or HF_"):
+        snapshot("someone/model", "main")
+
+
+def test_a_token_that_another_user_keeps_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("hf_secret")
+    token.chmod(0)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(token))
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65533)
+    try:
+        assert has_token() is False
+    finally:
+        os.seteuid(user)

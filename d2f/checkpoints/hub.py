@@ -7,7 +7,7 @@ module imports it. No code of a repository is downloaded, nor any weight but saf
 import errno
 from pathlib import Path
 
-from huggingface_hub import get_token, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 
 # The hub's HTTP client has changed, and its errors with it: this name follows.
 from huggingface_hub.errors import (
@@ -49,7 +49,7 @@ def cached(repo_id: str, revision: str) -> Path | None:
     """The folder of a repository that is downloaded whole; None otherwise. Asks no network."""
     try:
         folder = _snapshot(repo_id, revision, local=True)
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HubError):
         return None
     return folder if _whole(folder) else None
 
@@ -66,10 +66,17 @@ def _whole(folder: Path) -> bool:
 
 def has_token() -> bool:
     """Whether a token of the hub is set up here; whether it opens a gated repository is unknown."""
-    return get_token() is not None
+    try:
+        return get_token() is not None
+    except PermissionError:  # the home folder is another user's
+        return False
 
 
 def _snapshot(repo_id: str, revision: str, local: bool) -> Path:
+    try:
+        Path(constants.HF_HUB_CACHE).expanduser()
+    except RuntimeError as error:
+        raise HubError("there is no home folder for downloads: set HOME or HF_HOME") from error
     return Path(
         snapshot_download(
             repo_id,
