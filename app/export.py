@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from .components import board_markup, board_script, read_static
-from .recording import Recording, RecordingError
-from .run import pack_now, retell
+from .page.components import board_markup, board_script, read_static
+from .page.tell import pack_now, retell
+from .recordings.recording import Recording, RecordingError
 
 
 def page(recording: Recording) -> str:

@@ -15,10 +15,10 @@ from d2f.places import ASSETS
 from d2f.tasks import TASKS, Problem, draw
 
 from .conversation import Conversation
-from .lanes import Host, Question, pair_lanes
+from .lanes.lane import Host, Question, pair_lanes
 from .prompts import Known, verdict
 from .race import merge
-from .recording import Recording, record
+from .recordings.recording import Recording, record
 
 TRACES = ASSETS / "traces"
 SEED = 23  # other problems than the page's examples

@@ -12,15 +12,15 @@ import gradio as gr
 from d2f.catalogue.pairs import RACING
 from d2f.errors import InvalidInput
 
-from .apart import Apart, give_way, lanes_apart
-from .elsewhere import borrowing, compute
 from .environment import bypass_proxies
-from .lanes import Host, loaded_model, models_in
+from .lanes.lane import Host, loaded_model, models_in
+from .lanes.process import Apart, give_way, lanes_apart
+from .lanes.proxy import borrowing, compute
+from .lanes.zerogpu import duration, lent
 from .page.layout import build, launch_options
 from .race import DEVICE
-from .share import share_note
-from .store import Store, StoreError, open_store
-from .zero import duration, lent
+from .recordings.store import Store, StoreError, open_store
+from .tunnel import share_note
 
 
 def launch(args: argparse.Namespace) -> None:

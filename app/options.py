@@ -21,9 +21,9 @@ from d2f.memory import find_device
 from d2f.models import found_here
 from d2f.nn.quantize import check_quantization
 
-from .lanes import models_in
-from .remote import Server
-from .rivals import Runner, add_options, chosen_runners, rival_pair
+from .lanes.lane import models_in
+from .lanes.remote import Server
+from .lanes.runners import Runner, add_options, chosen_runners, rival_pair
 
 DESCRIPTION = "Race a D2F model against its AR baseline, on a page in the browser."
 EXAMPLES = """\

@@ -20,7 +20,7 @@ from typing import Any
 
 from d2f.errors import D2FError
 
-from .lanes import Lane, Moved, Opened, Stopped
+from .lanes.lane import Lane, Moved, Opened, Stopped
 
 INTERVAL = 1 / 30
 HEARTBEAT = 1.0

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from servers import Part, Scripted
 
-from app.lanes import Lane, remote_lane
-from app.server import Server
+from app.lanes.lane import Lane, remote_lane
+from app.lanes.server import Server
 from d2f import ARConfig
 from d2f.config import DecodeConfig
 

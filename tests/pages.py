@@ -4,14 +4,14 @@ from typing import Any
 
 import gradio as gr
 
-from app.charts import TITLES
-from app.components import RaceBoard
-from app.lanes import Host
+from app.lanes.lane import Host
+from app.page.charts import TITLES
+from app.page.components import RaceBoard
 from app.page.handlers import Page, Parts
+from app.page.tell import SETTINGS
 from app.prompts import random_problem
-from app.recording import Recording
-from app.run import SETTINGS
-from app.store import Store
+from app.recordings.recording import Recording
+from app.recordings.store import Store
 
 
 def page(recordings: list[Recording], host: Host | None = None, store: Store | None = None) -> Page:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from app.lanes import Lane, recorded_lane
+from app.lanes.lane import Lane, recorded_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader
 from d2f.config import DecodeConfig
 

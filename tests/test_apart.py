@@ -20,15 +20,15 @@ import pytest
 from folders import save_pair
 from processes import eventually, running
 
-from app.apart import GRACE, Apart, lanes_apart
-from app.api import _generate
-from app.child import portable
 from app.conversation import Conversation
-from app.lanes import Host, Question, forget_models, loaded_model, pair_lanes
+from app.lanes.child import portable
+from app.lanes.lane import Host, Question, forget_models, loaded_model, pair_lanes
+from app.lanes.process import GRACE, Apart, lanes_apart
+from app.lanes.runners import Transformers, rival_pair
+from app.page.api import _generate
+from app.page.tell import SETTINGS, tell
+from app.page.visitors import Visitor, Visitors
 from app.race import Device, Overdue, Race, merge, never
-from app.rivals import Transformers, rival_pair
-from app.run import SETTINGS, tell
-from app.visitors import Visitor, Visitors
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
 from d2f.tokenizer import Message
@@ -253,7 +253,7 @@ def test_closing_the_program_ends_a_run_that_hangs(pair: Pair, apart: Apart):
 SERVER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from app.apart import Apart
+from app.lanes.process import Apart
 
 if __name__ == "__main__":
     apart = Apart()
@@ -297,7 +297,7 @@ def test_a_fault_brings_the_traceback_that_it_had_there(pair: Pair, apart: Apart
     asked = replace(question(pair), config=None)
     with pytest.raises(AttributeError) as error:
         lanes_apart(apart)(asked, Host(), never)
-    assert "lanes.py" in str(error.value.__cause__) and "AttributeError" in str(
+    assert "lane.py" in str(error.value.__cause__) and "AttributeError" in str(
         error.value.__cause__
     )
 

@@ -11,11 +11,11 @@ import pytest
 from folders import save_models, save_pair
 from test_visitors import request
 
-import app.api
-from app.api import ENDED, add_endpoints
-from app.lanes import Host, warm_model
+import app.page.api
+from app.lanes.lane import Host, warm_model
+from app.page.api import ENDED, add_endpoints
+from app.page.visitors import Visitor, Visitors
 from app.race import DEVICE, WAITING
-from app.visitors import Visitor, Visitors
 from d2f import D2FConfig
 from d2f.catalogue.pairs import PAIRS, Pair
 
@@ -23,11 +23,11 @@ ME = Visitor("me", "8.8.8.8")
 
 
 def _race(prompt: str, pair: str, changes: dict, host: Host) -> Iterator[dict[str, Any]]:
-    return app.api._race(prompt, pair, changes, host, Visitors(), ME)
+    return app.page.api._race(prompt, pair, changes, host, Visitors(), ME)
 
 
 def _generate(prompt: str, name: str, changes: dict, host: Host) -> Iterator[dict[str, Any]]:
-    return app.api._generate(prompt, name, changes, host, Visitors(), ME)
+    return app.page.api._generate(prompt, name, changes, host, Visitors(), ME)
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def busy() -> Iterator[None]:
 @pytest.mark.usefixtures("busy")
 def test_a_callers_new_run_ends_the_one_before(pair: Pair):
     visitors, host = Visitors(), Host()
-    race = app.api._race("Hello", "tiny", {}, host, visitors, ME)
+    race = app.page.api._race("Hello", "tiny", {}, host, visitors, ME)
     assert next(race)["kind"] == "status"
-    text = app.api._generate("Hello", pair.ar, {}, host, visitors, ME)
+    text = app.page.api._generate("Hello", pair.ar, {}, host, visitors, ME)
     assert next(text)["phase"] == WAITING
     assert [message["kind"] for message in race] == ["stopped"]
     with visitors.run(ME) as stop, pytest.raises(gr.Error, match=ENDED):
@@ -96,7 +96,7 @@ def test_a_callers_new_run_ends_the_one_before(pair: Pair):
 def test_an_address_with_too_many_runs_is_refused(pair: Pair):
     visitors = Visitors(at_once=1)
     with visitors.run(Visitor("you", ME.address)):
-        for call, name in ((app.api._race, "tiny"), (app.api._generate, pair.ar)):
+        for call, name in ((app.page.api._race, "tiny"), (app.page.api._generate, pair.ar)):
             with pytest.raises(gr.Error, match="1 runs from your address"):
                 list(call("Hello", name, {}, Host(), visitors, ME))
 

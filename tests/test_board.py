@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from races import ar_trace, d2f_trace, token_text
 
-from app.board import LaneBoard, final, machine, speeds
+from app.page.reducer import LaneBoard, final, machine, speeds
 from d2f import Trace
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from races import ar_trace, d2f_trace
 
-from app.charts import TITLES, benchmark, figures, point_label, points
-from app.recording import RecordedLane, Recording
-from app.run import SETTINGS, read_settings
+from app.page.charts import TITLES, benchmark, figures, point_label, points
+from app.page.tell import SETTINGS, read_settings
+from app.recordings.recording import RecordedLane, Recording
 from d2f import Trace
 from d2f.bench.report import read_results
 from d2f.catalogue.pairs import PAIRS

@@ -9,15 +9,15 @@ from asking import CHAT, CONFIG, answered, answered_by, lane_at, run
 from races import d2f_trace, token_text
 from servers import CUT, DONE, HANG, Part, Scripted, chunk, counts, message
 
-import app.charts
-import app.run
-from app.board import machine
-from app.chat import FAR
-from app.lanes import Host, Lane, recorded_lane, remote_lane
-from app.link import from_link, to_link
-from app.recording import Recording, record
-from app.run import tell
-from app.server import Server
+import app.page.charts
+import app.page.tell
+from app.lanes.chat import FAR
+from app.lanes.lane import Host, Lane, recorded_lane, remote_lane
+from app.lanes.server import Server
+from app.page.reducer import machine
+from app.page.tell import tell
+from app.recordings.link import from_link, to_link
+from app.recordings.recording import Recording, record
 from d2f import ARConfig
 from d2f.catalogue.pairs import PAIRS
 
@@ -243,7 +243,7 @@ def test_other_ways_to_say_the_same_are_read(script: list[bytes], text: str):
 def test_a_whole_answer_does_not_wait_for_a_connection_to_end_well(
     rest: list[Part], end: Part, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("app.remote.GRACE", 0.2)
+    monkeypatch.setattr("app.lanes.remote.GRACE", 0.2)
     lane = answered([*PLAIN, *rest, end])
     assert (lane.failure, lane.trace.text, lane.trace.finish_reason) == ("", TEXT, "stop")
     assert lane.trace.tokens == (4 if rest else 6) and lane.seconds < 0.2
@@ -251,7 +251,7 @@ def test_a_whole_answer_does_not_wait_for_a_connection_to_end_well(
 
 @pytest.mark.parametrize("end", [HANG, CUT])
 def test_text_behind_a_reason_to_end_is_waited_for(end: Part, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.remote.GRACE", 0.2)
+    monkeypatch.setattr("app.lanes.remote.GRACE", 0.2)
     with Scripted([chunk("one", "stop"), 0.05, chunk(" two"), 0.4, end]) as server:
         asked = Server(server.url, "llama", timeout=0.8)
         with lane_at(asked) as lane:
@@ -289,7 +289,7 @@ def test_every_figure_is_by_the_servers_own_count(reason: str, tokens: int, limi
     assert trace.tokens_per_second == pytest.approx(tokens / lane.seconds)
     recording = record("Count.", [lane])
     assert Recording.from_json(recording.to_json()).lanes[0].trace.metrics == trace.metrics
-    assert app.charts.figures(recording)[0].data[0].y[-1] == tokens
+    assert app.page.charts.figures(recording)[0].data[0].y[-1] == tokens
     assert trace.header.device.endswith(", tokens by its own count")
     assert "tokens are those it counted" in machine(trace.header)
     if reason == "stop" or tokens >= limit:
@@ -348,7 +348,7 @@ def test_an_answer_that_breaks_off_beyond_what_was_asked_for_can_be_kept():
     assert Recording.from_json(recording.to_json()) == recording
 
 
-def told_by(script: list[Part], monkeypatch: pytest.MonkeyPatch) -> list[app.run.Told]:
+def told_by(script: list[Part], monkeypatch: pytest.MonkeyPatch) -> list[app.page.tell.Told]:
     """A race on the page against a server with this script."""
     with Scripted(script) as server:
 
@@ -356,8 +356,8 @@ def told_by(script: list[Part], monkeypatch: pytest.MonkeyPatch) -> list[app.run
             local = recorded_lane("D2F", d2f_trace(), token_text)
             return [local, remote_lane("AR", Server(server.url, "llama"), CHAT, CONFIG)]
 
-        monkeypatch.setattr(app.run, "pair_lanes", lanes)
-        settings = [getattr(PAIRS["mini"].config, name) for name in app.run.SETTINGS]
+        monkeypatch.setattr(app.page.tell, "pair_lanes", lanes)
+        settings = [getattr(PAIRS["mini"].config, name) for name in app.page.tell.SETTINGS]
         return list(tell("Count.", "mini", settings, None, Host()))
 
 
@@ -383,7 +383,7 @@ def test_no_message_of_the_page_holds_half_a_character(monkeypatch: pytest.Monke
         json.loads(each.packed)
     assert told[-1].conversation.turns[0].answers[1] == "a\ufffdb\ufffd😀"
     json.dumps(told[-1].conversation.to_dict(), ensure_ascii=False).encode()
-    packed = app.run.pack_now([{"kind": "error", "text": "\ud83d"}])
+    packed = app.page.tell.pack_now([{"kind": "error", "text": "\ud83d"}])
     assert json.loads(packed)["messages"][0]["text"] == "\ufffd"
 
 
@@ -446,7 +446,7 @@ def test_an_answer_that_is_all_thought_says_nothing():
 def test_verdict_and_next_turn_know_the_answer_alone(monkeypatch: pytest.MonkeyPatch):
     script = [said({"reasoning": "is it 7?"}), chunk("one two three four!"), ENDED, DONE]
     judged: list[Any] = []
-    monkeypatch.setattr(app.run, "verdict", lambda *asked: judged.append(asked[2]) or "")
+    monkeypatch.setattr(app.page.tell, "verdict", lambda *asked: judged.append(asked[2]) or "")
     told = told_by(script, monkeypatch)
     assert judged == [["one two three four!"] * 2]
     (turn,) = told[-1].conversation.turns

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from app.board import FORCED, STOP
-from app.components import SCRIPTS, STATIC, board_markup, board_script, read_static
+from app.page.components import SCRIPTS, STATIC, board_markup, board_script, read_static
+from app.page.reducer import FORCED, STOP
 from d2f.events import BLOCK_STATES
 
 SCRIPT_BYTES = 46_000  # every visitor loads it

@@ -9,8 +9,8 @@ from races import ar_trace, d2f_trace, token_text
 
 from app.conversation import Exchange
 from app.export import main, page
-from app.lanes import recorded_lane
-from app.recording import Recording, record
+from app.lanes.lane import recorded_lane
+from app.recordings.recording import Recording, record
 
 HOSTILE = "</script><script>alert(1)</script><!--board-->/*css*/"
 

@@ -18,9 +18,9 @@ from servers import serving
 from tiny import network
 from transformers import AutoModelForCausalLM
 
-from app.hf import Reference, generate_steps, warm_reference
-from app.lanes import Host
-from app.run import SETTINGS, tell
+from app.lanes.lane import Host
+from app.lanes.transformers import Reference, generate_steps, warm_reference
+from app.page.tell import SETTINGS, tell
 from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
 from d2f.bench.__main__ import main as bench
 from d2f.catalogue.pairs import PAIRS

@@ -14,11 +14,11 @@ import torch
 from tiny import network
 from torch import Tensor
 
-from app.board import LaneBoard
-from app.charts import benchmark, figures
-from app.lanes import Lane
-from app.link import from_link, to_link
-from app.recording import Recording, record
+from app.lanes.lane import Lane
+from app.page.charts import benchmark, figures
+from app.page.reducer import LaneBoard
+from app.recordings.link import from_link, to_link
+from app.recordings.recording import Recording, record
 from d2f import BlockView, Model, Trace, generate, stream
 from d2f.bench import suite
 from d2f.bench.report import text_report

@@ -5,8 +5,8 @@ from itertools import islice
 import pytest
 
 from app.gallery import SEED, gallery
-from app.link import from_link, to_link
-from app.recording import Recording
+from app.recordings.link import from_link, to_link
+from app.recordings.recording import Recording
 from d2f.catalogue.pairs import PAIRS
 from d2f.tasks import TASKS, draw
 

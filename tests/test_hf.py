@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from folders import save_models
 
-from app.hf import Reference, generate_steps, warm_reference
-from app.lanes import reference_lane
+from app.lanes.lane import reference_lane
+from app.lanes.runners import Transformers, rival_pair
+from app.lanes.transformers import Reference, generate_steps, warm_reference
 from app.race import merge
-from app.rivals import Transformers, rival_pair
 from d2f import ARConfig, generate, load_model
 from d2f.catalogue.pairs import PAIRS
 

@@ -6,8 +6,8 @@ import pytest
 from folders import CONTEXT, save_folder, save_models, save_pair
 from races import ar_trace, d2f_trace, decode, header, token_text
 
-import app.lanes
-from app.lanes import Host, Lane, loaded_model, models_in, recorded_lane, warm_model
+import app.lanes.lane
+from app.lanes.lane import Host, Lane, loaded_model, models_in, recorded_lane, warm_model
 from d2f import ARConfig, D2FConfig, StepEvent
 from d2f.errors import TooLittleMemory
 from d2f.tokenizer import Tokenizer
@@ -82,7 +82,7 @@ def test_models_that_are_in_the_way_go(tmp_path, tokenizer_folder, monkeypatch):
     pair = save_pair(tmp_path, tokenizer_folder, D2FConfig(max_new_tokens=8, block_size=4))
     loaded_model(pair.d2f, Host())
     held = [loaded_model.cache_info().currsize]
-    load = app.lanes.load_engine
+    load = app.lanes.lane.load_engine
 
     def full_once(*request):
         held.append(loaded_model.cache_info().currsize)
@@ -90,6 +90,6 @@ def test_models_that_are_in_the_way_go(tmp_path, tokenizer_folder, monkeypatch):
             raise TooLittleMemory("it needs 2 GB, and 1 GB are free")
         return load(*request)
 
-    monkeypatch.setattr(app.lanes, "load_engine", full_once)
+    monkeypatch.setattr(app.lanes.lane, "load_engine", full_once)
     assert loaded_model(pair.ar, Host()).config.causal
     assert held[0] >= 1 and held[1] >= 1 and held[2] == 0

@@ -29,9 +29,9 @@ from test_recording import (
 )
 from tiny import network
 
-from app.lanes import Lane
-from app.link import SETTINGS, from_link, pack, to_link, unpack
-from app.recording import RecordedLane, Recording, RecordingError, record
+from app.lanes.lane import Lane
+from app.recordings.link import SETTINGS, from_link, pack, to_link, unpack
+from app.recordings.recording import RecordedLane, Recording, RecordingError, record
 from d2f import (
     ARConfig,
     BlockView,

@@ -20,11 +20,11 @@ import pytest
 from folders import save_pair
 from servers import free_port
 
-import app.run
-from app.lanes import Host, Lane, pair_lanes, warm_model
+import app.page.tell
+from app.lanes.lane import Host, Lane, pair_lanes, warm_model
 from app.page.layout import build, launch_options
+from app.page.tell import SETTINGS
 from app.race import Race
-from app.run import SETTINGS
 from d2f import ARConfig, D2FConfig, generate
 from d2f.catalogue.pairs import PAIRS
 from d2f.config import settings_of
@@ -78,7 +78,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
         clicked = (button, "click")
         run = next(f for f in demo.config["dependencies"] if clicked in map(tuple, f["targets"]))
         site = Site(url, run["id"], [names[i].get("label") for i in run["inputs"]])
-        patch.setattr(app.run, "pair_lanes", lambda *request: site.prepare(*request))
+        patch.setattr(app.page.tell, "pair_lanes", lambda *request: site.prepare(*request))
         yield site
         demo.close(verbose=False)
         warm_model.cache_clear()

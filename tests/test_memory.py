@@ -12,7 +12,7 @@ from d2f import load_model
 from d2f.catalogue.published import PUBLISHED
 from d2f.catalogue.sizes import gigabytes
 from d2f.checkpoints.weight_names import LLADA, key_map
-from d2f.errors import TooLittleMemory
+from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.memory import free_memory, host_memory, require_memory
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig
@@ -66,7 +66,8 @@ def test_host_memory_is_what_machine_and_container_leave(tmp_path: Path) -> None
 def test_free_memory_of_devices() -> None:
     free = free_memory("cpu")
     assert free is None or free > 0
-    assert free_memory("meta") is None
+    with pytest.raises(InvalidInput, match="device 'meta' is not there"):
+        free_memory("meta")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="device 'cuda:3' is not there"):
             free_memory("cuda:3")

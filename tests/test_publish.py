@@ -15,11 +15,11 @@ from test_recording import race
 from test_visitors import request
 
 from app.conversation import Conversation
-from app.lanes import Host
+from app.lanes.lane import Host
 from app.page.handlers import Page, Values
-from app.quota import Quota
-from app.recording import Recording
-from app.store import FULL, UNKNOWN, SqliteStore, Store, publish, published
+from app.page.quota import Quota
+from app.recordings.recording import Recording
+from app.recordings.store import FULL, UNKNOWN, SqliteStore, Store, publish, published
 from d2f.catalogue.pairs import PAIRS
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}

@@ -12,8 +12,8 @@ from hubcache import MAIN, use_cache, write_cache
 from pages import page
 
 from app.conversation import Conversation
-from app.lanes import Host, Lane, Question, forget_models, pair_lanes
-from app.run import Told, tell
+from app.lanes.lane import Host, Lane, Question, forget_models, pair_lanes
+from app.page.tell import Told, tell
 from d2f import D2FConfig, Trace, load_model
 from d2f.catalogue.pairs import PUBLISHED_PAIRS, READY, against, pair_memory, pair_state
 from d2f.catalogue.published import PUBLISHED

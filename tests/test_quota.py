@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.quota import MAX_NAME, Quota
+from app.page.quota import MAX_NAME, Quota
 
 
 class Clock:

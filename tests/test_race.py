@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from races import ar_trace, d2f_trace, decode, header, recorded, token_text
 
-from app.lanes import Lane
+from app.lanes.lane import Lane
 from app.race import DONE, STOPPED, WAITING, Device, Overdue, Race, here, merge
 from d2f import ARConfig, StepEvent
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from races import ar_trace, d2f_trace, decode, header, token_text, with_value
 
-from app.board import LaneBoard
 from app.conversation import Exchange
-from app.lanes import Lane, recorded_lane
-from app.recording import RecordedLane, Recording, RecordingError, record, replay_lane
+from app.lanes.lane import Lane, recorded_lane
+from app.page.reducer import LaneBoard
+from app.recordings.recording import RecordedLane, Recording, RecordingError, record, replay_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader, VanillaConfig
 from d2f.config import DecodeConfig
 from d2f.events import FULLY_ACTIVATED
@@ -253,7 +253,9 @@ def test_a_saved_lane_draws_the_board_that_the_live_one_drew() -> None:
 
 
 def test_reading_and_writing_loads_no_torch() -> None:
-    code = "import sys, app.link, app.recording; print('torch' in sys.modules)"
+    code = (
+        "import sys, app.recordings.link, app.recordings.recording; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "False\n", done.stderr
 

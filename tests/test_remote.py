@@ -13,16 +13,16 @@ from races import d2f_trace, token_text
 from servers import CUT, DONE, HANG, Scripted, chunk, counts, free_port, message, serving
 from tiny import network
 
-import app.run
-from app.board import machine
-from app.lanes import Host, Lane, pair_lanes, recorded_lane, remote_lane, warm_model
-from app.link import from_link, to_link
+import app.page.tell
+from app.lanes.lane import Host, Lane, pair_lanes, recorded_lane, remote_lane, warm_model
+from app.lanes.remote import ChatReader, Server
+from app.lanes.runners import rival_pair
+from app.page.reducer import machine
+from app.page.tell import tell
 from app.race import DONE as OVER
 from app.race import STOPPED, Device, Race, here, merge
-from app.recording import Recording, record
-from app.remote import ChatReader, Server
-from app.rivals import rival_pair
-from app.run import tell
+from app.recordings.link import from_link, to_link
+from app.recordings.recording import Recording, record
 from d2f import ARConfig, D2FConfig, Model, StepEvent, generate
 from d2f.catalogue.pairs import PAIRS
 from d2f.serve.service import Options, create_app
@@ -201,7 +201,7 @@ def test_a_server_that_fails_ends_its_lane_with_a_reason(
             trace = run(lane).trace
     assert lane.failure == f"The server at {asked.host} {message_}"
     assert lane.clock == lane.seconds
-    (clock,) = app.run._clocks([lane])
+    (clock,) = app.page.tell._clocks([lane])
     assert clock == {"kind": "clock", "lane": 0, "time": lane.seconds, "over": True}
     assert (trace.tokens, trace.finish_reason) == (tokens, None)
 
@@ -232,8 +232,8 @@ def test_the_page_tells_why_a_lane_broke_off(monkeypatch: pytest.MonkeyPatch):
             local = recorded_lane("D2F", d2f_trace(), token_text)
             return [local, remote_lane("AR", asked, CHAT, CONFIG)]
 
-        monkeypatch.setattr(app.run, "pair_lanes", lanes)
-        settings = [getattr(PAIRS["mini"].config, name) for name in app.run.SETTINGS]
+        monkeypatch.setattr(app.page.tell, "pair_lanes", lanes)
+        settings = [getattr(PAIRS["mini"].config, name) for name in app.page.tell.SETTINGS]
         told = list(tell("Count.", "mini", settings, None, Host()))
     end = json.loads(told[-1].packed)["messages"][-1]
     assert end["kind"] == "end"
@@ -486,7 +486,7 @@ def test_a_pair_races_with_one_lane_elsewhere(
     from folders import save_models
 
     from app.conversation import Conversation
-    from app.lanes import Question
+    from app.lanes.lane import Question
 
     root = save_models(tmp_path, tokenizer_folder)
     small = replace(PAIRS["mini"], d2f=str(root / "mini-d2f"), ar=str(root / "mini-ar"))
@@ -515,7 +515,7 @@ def test_a_closed_lane_leaves_no_thread():
 
 
 def test_a_service_that_does_not_begin_ends_its_own_lane_only(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("app.lanes.BEGIN", 0.1)
+    monkeypatch.setattr("app.lanes.lane.BEGIN", 0.1)
     with Scripted([HANG]) as server:
         slow = remote_lane("AR", Server(server.url, protocol="events"), CHAT, CONFIG)
         lanes = [recorded_lane("D2F", d2f_trace(), token_text), slow]

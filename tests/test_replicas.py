@@ -16,9 +16,9 @@ import pytest
 import yaml
 from folders import save_models
 
-import app.lanes
-from app.lanes import Lane, remote_lane
-from app.remote import Server
+import app.lanes.lane
+from app.lanes.lane import Lane, remote_lane
+from app.lanes.remote import Server
 from d2f import ARConfig
 from d2f.serve.service import Options
 
@@ -119,7 +119,7 @@ def test_a_dead_replica_ends_its_own_run_and_no_other(
     service: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ):
     url, mark = service
-    monkeypatch.setattr(app.lanes, "BEGIN", 60.0)
+    monkeypatch.setattr(app.lanes.lane, "BEGIN", 60.0)
     assert len(replicas(mark)) == 2
     races = [race(url, 700), race(url, 700)]
     until = time.monotonic() + 60

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from app.remote import Server
-from app.rivals import Transformers, add_options, chosen_runners, rival_pair
+from app.lanes.remote import Server
+from app.lanes.runners import Transformers, add_options, chosen_runners, rival_pair
 from d2f.catalogue.pairs import PAIRS
 
 URL = "http://gpu:8000/v1"

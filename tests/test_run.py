@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from races import ar_trace, recorded
 
-import app.run
-from app.components import STATIC, RaceBoard
+import app.page.tell
 from app.conversation import Conversation, Exchange
-from app.lanes import Host, Lane, Question
+from app.lanes.lane import Host, Lane, Question
+from app.page.components import STATIC, RaceBoard
+from app.page.tell import SETTINGS, pack_messages, read_settings, retell, tell
 from app.prompts import UNCHECKED
-from app.run import SETTINGS, pack_messages, read_settings, retell, tell
 from d2f.catalogue.pairs import PAIRS
 from d2f.config import config_to_dict
 from d2f.engine import Engine
@@ -30,7 +30,7 @@ def told(prompt: str = "Count.", pair: str = "mini", settings: Any = DEFAULTS) -
 
 
 def test_a_run_starts_steps_and_ends(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(app.run, "pair_lanes", recorded)
+    monkeypatch.setattr(app.page.tell, "pair_lanes", recorded)
     messages = [message for message in told() if message["kind"] != "status"]
     assert [message["kind"] for message in messages] == ["start", *["step"] * 9, "end"]
     # Each step of the AR lane takes as long as one of the D2F lane: they alternate to the end.
@@ -67,7 +67,7 @@ def test_a_failure_shows_its_kind_and_logs_the_rest(
     def failing(*request: object) -> list[Lane]:
         raise RuntimeError("secret path")
 
-    monkeypatch.setattr(app.run, "pair_lanes", failing)
+    monkeypatch.setattr(app.page.tell, "pair_lanes", failing)
     (error,) = [message for message in told() if message["kind"] != "status"]
     assert error["text"] == "The run failed on the server (RuntimeError). Its log says more."
     assert "secret path" in caplog.text
@@ -81,7 +81,7 @@ def test_a_run_that_is_to_end_says_no_more_what_it_waits_for(monkeypatch: pytest
         assert go.wait(10)
         return recorded()
 
-    monkeypatch.setattr(app.run, "pair_lanes", slow)
+    monkeypatch.setattr(app.page.tell, "pair_lanes", slow)
     run = tell("Count.", "mini", DEFAULTS, None, Host(), stop=stop)
     kinds = [[m["kind"] for m in json.loads(next(run).packed)["messages"]]]
     assert loading.wait(10)
@@ -101,7 +101,7 @@ def test_a_follow_up_is_recorded_and_told_again_with_what_was_said_before(
         chats = [said.messages(index, question.prompt) for index in range(2)]
         return [replace(lane, chat=chat) for lane, chat in zip(recorded(), chats, strict=True)]
 
-    monkeypatch.setattr(app.run, "pair_lanes", lanes)
+    monkeypatch.setattr(app.page.tell, "pair_lanes", lanes)
     past = Conversation("mini").with_turn("One?", ["1", "i"]).with_turn("Two?", ["2\x07", "ii"])
     *_, last = tell("Three?", "mini", DEFAULTS, None, Host(), past)
     assert last.recording.past == (Exchange("Two?", ("2\ufffd", "ii")),)

@@ -11,8 +11,8 @@ import pytest
 from asking import answered_by, lane_at, run
 from servers import DONE, Scripted, chunk, free_port
 
-from app.rivals import add_options, chosen_runners
-from app.server import Server, is_here, read_key
+from app.lanes.runners import add_options, chosen_runners
+from app.lanes.server import Server, is_here, read_key
 from d2f.errors import InvalidInput
 
 ANSWER = [chunk("one"), chunk(reason="stop"), DONE]

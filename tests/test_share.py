@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 from gradio import networking
 
-from app.share import share_note
+from app.tunnel import share_note
 
 
 async def shared() -> tuple[gr.Blocks, str, str | None]:

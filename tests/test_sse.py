@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.server import RemoteError
-from app.sse import EventParser
+from app.lanes.server import RemoteError
+from app.lanes.sse import EventParser
 
 
 def events(*parts: bytes) -> list[tuple[str, str]]:

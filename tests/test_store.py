@@ -23,8 +23,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from test_recording import mutate, race
 
-from app.recording import Recording
-from app.store import (
+from app.recordings.recording import Recording
+from app.recordings.store import (
     DAMAGED,
     FULL,
     LENGTH,

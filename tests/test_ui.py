@@ -9,9 +9,9 @@ from test_link import BY_HAND
 from test_recording import race
 from test_visitors import request
 
-from app.link import to_link
 from app.page.handlers import NOTHING, Page, Values
-from app.visitors import Visitor, Visitors
+from app.page.visitors import Visitor, Visitors
+from app.recordings.link import to_link
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 

@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from app.visitors import TooManyRuns, Visitor, Visitors, internet_address, visitor
+from app.page.visitors import TooManyRuns, Visitor, Visitors, internet_address, visitor
 
 
 def request(session: str | None, host: str | None = "127.0.0.1", **headers: str) -> gr.Request:

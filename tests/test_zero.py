@@ -9,10 +9,8 @@ import gradio as gr
 import pytest
 from folders import save_pair
 
-from app.api import _generate
 from app.conversation import Conversation
-from app.elsewhere import Steps, borrowing, compute
-from app.lanes import (
+from app.lanes.lane import (
     Asked,
     Host,
     Question,
@@ -22,10 +20,12 @@ from app.lanes import (
     pair_lanes,
     warm_model,
 )
+from app.lanes.proxy import Steps, borrowing, compute
+from app.lanes.zerogpu import LONGEST, duration, lent
+from app.page.api import _generate
+from app.page.tell import SETTINGS, tell
+from app.page.visitors import Visitor, Visitors
 from app.race import merge, never
-from app.run import SETTINGS, tell
-from app.visitors import Visitor, Visitors
-from app.zero import LONGEST, duration, lent
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
 

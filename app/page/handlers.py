@@ -15,17 +15,17 @@ from gradio.components import Component
 from d2f.errors import D2FError, InvalidInput
 from d2f.tasks import Problem
 
-from ..charts import TITLES, figures
-from ..components import RaceBoard
 from ..conversation import Conversation
-from ..lanes import Host
-from ..link import from_link
+from ..lanes.lane import Host
 from ..prompts import MAX_CHARACTERS, random_problem, recognise
-from ..quota import Quota
-from ..recording import Recording
-from ..run import SETTINGS, pack_now, read_settings, recall, retell, tell
-from ..store import UNKNOWN, Store, StoreError, publish, published
-from ..visitors import Visitors, visitor
+from ..recordings.link import from_link
+from ..recordings.recording import Recording
+from ..recordings.store import UNKNOWN, Store, StoreError, publish, published
+from .charts import TITLES, figures
+from .components import RaceBoard
+from .quota import Quota
+from .tell import SETTINGS, pack_now, read_settings, recall, retell, tell
+from .visitors import Visitors, visitor
 
 PUBLISHED_AN_HOUR = 20  # by one visitor
 PUBLISHED_TOGETHER = 200  # an hour, by all

@@ -14,15 +14,15 @@ from d2f.bench.report import read_results
 from d2f.config import ARConfig, D2FConfig, settings_of
 from d2f.tasks import TASKS, Problem
 
-from ..api import add_endpoints
-from ..charts import TITLES, benchmark, point_label, points
-from ..components import STATIC, RaceBoard, read_static
 from ..gallery import TRACES, gallery
-from ..lanes import Host
+from ..lanes.lane import Host
 from ..prompts import MAX_CHARACTERS, examples
-from ..run import SETTINGS
-from ..store import Store
+from ..recordings.store import Store
+from .api import add_endpoints
+from .charts import TITLES, benchmark, point_label, points
+from .components import STATIC, RaceBoard, read_static
 from .handlers import Page, Parts
+from .tell import SETTINGS
 
 QUEUE_SIZE = 32
 VISITORS = QUEUE_SIZE  # who waits for the device waits in our line, which says how long it is

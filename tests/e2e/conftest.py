@@ -25,10 +25,10 @@ from playwright.sync_api import (
 )
 from servers import free_port
 
-import app.run
-from app.lanes import Host, Lane, pair_lanes
+import app.page.tell
+from app.lanes.lane import Host, Lane, pair_lanes
 from app.page.layout import build, launch_options
-from app.store import SqliteStore
+from app.recordings.store import SqliteStore
 from d2f import D2FConfig
 from d2f.catalogue.pairs import PAIRS
 
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
         config = D2FConfig(max_new_tokens=96, block_size=16, max_active_blocks=3)
         pair = save_pair(tmp_path_factory.mktemp("models"), tokenizer_folder, config)
         patch.setitem(PAIRS, pair.name, pair)
-        patch.setattr(app.run, "pair_lanes", site.pair_lanes)
+        patch.setattr(app.page.tell, "pair_lanes", site.pair_lanes)
         store = SqliteStore(tmp_path_factory.mktemp("published") / "races.sqlite")
         demo = build("tiny", Host(), tmp_path_factory.mktemp("traces"), store)
         # Looking for a free port itself, Gradio leaves a socket open on every one that is taken.

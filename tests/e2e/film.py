@@ -36,7 +36,7 @@ def pictures(page: Page) -> list[Image.Image]:
 
 def main() -> None:
     from app.export import page as exported
-    from app.recording import Recording
+    from app.recordings.recording import Recording
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trace", type=Path, help="a recorded race")

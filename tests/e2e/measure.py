@@ -24,8 +24,8 @@ from playwright.sync_api import Browser, Page
 from races import header
 from servers import free_port
 
-import app.run
-from app.lanes import Host, Lane, recorded_lane
+import app.page.tell
+from app.lanes.lane import Host, Lane, recorded_lane
 from app.page.layout import build, launch_options
 from app.prompts import examples
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace
@@ -101,7 +101,7 @@ def finished(page: Page) -> None:
 def test_an_update_costs_the_main_thread_less_than_a_frame(
     url: str, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(app.run, "pair_lanes", lambda *_: [synthetic("D2F"), synthetic("AR")])
+    monkeypatch.setattr(app.page.tell, "pair_lanes", lambda *_: [synthetic("D2F"), synthetic("AR")])
     page = opened(browser, url, "1")
     cdp = page.context.new_cdp_session(page)
     cdp.send("Performance.enable")

@@ -18,9 +18,9 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from app.apart import Apart, give_way, lanes_apart
 from app.conversation import Conversation
-from app.lanes import Host, Question
+from app.lanes.lane import Host, Question
+from app.lanes.process import Apart, give_way, lanes_apart
 from app.page.layout import build, launch_options
 from app.race import DEVICE, never
 from d2f.catalogue.pairs import PAIRS

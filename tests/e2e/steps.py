@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from playwright.sync_api import Locator, Page, expect
 
-from app.lanes import Lane, pair_lanes
+from app.lanes.lane import Lane, pair_lanes
 from d2f import StepEvent, Trace
 
 FIGURES = {

@@ -26,11 +26,11 @@ from steps import (
     status,
 )
 
-from app.lanes import Host, Lane, Question, pair_lanes, recorded_lane, remote_lane
+from app.lanes.lane import Host, Lane, Question, pair_lanes, recorded_lane, remote_lane
+from app.lanes.server import Server
 from app.prompts import UNCHECKED
 from app.race import DEVICE
-from app.recording import record
-from app.server import Server
+from app.recordings.recording import record
 from d2f import Trace
 from d2f.catalogue.pairs import PAIRS
 

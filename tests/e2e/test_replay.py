@@ -26,10 +26,10 @@ from steps import (
 from test_link import BY_HAND
 
 from app import export
-from app.lanes import Lane
-from app.link import to_link
+from app.lanes.lane import Lane
 from app.race import DEVICE
-from app.recording import RecordedLane, Recording, record
+from app.recordings.link import to_link
+from app.recordings.recording import RecordedLane, Recording, record
 from d2f import Trace
 
 

@@ -7,7 +7,7 @@ one without a blank line behind it, bounds no line, and replaces characters that
 import re
 from collections.abc import Iterator
 
-from .characters import read
+from ..characters import read
 from .server import RemoteError
 
 MAX_LINE = MAX_EVENT = 1_048_576  # bytes; characters

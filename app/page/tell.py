@@ -19,14 +19,14 @@ from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
 from d2f.errors import D2FError, InvalidInput
 
-from .board import Delta, LaneBoard, final, machine, speeds
-from .characters import whole
-from .conversation import Conversation
-from .lanes import Host, Lane, Question, pair_lanes
-from .link import to_link
-from .prompts import Known, check_prompt, verdict
-from .race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
-from .recording import (
+from ..characters import whole
+from ..conversation import Conversation
+from ..lanes.lane import Host, Lane, Question, pair_lanes
+from ..lanes.runners import RivalPair
+from ..prompts import Known, check_prompt, verdict
+from ..race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
+from ..recordings.link import to_link
+from ..recordings.recording import (
     MAX_VERDICT,
     Recording,
     RecordingError,
@@ -35,7 +35,7 @@ from .recording import (
     replay_lane,
     require,
 )
-from .rivals import RivalPair
+from .reducer import Delta, LaneBoard, final, machine, speeds
 
 SETTINGS = (
     "max_new_tokens",

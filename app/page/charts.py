@@ -17,8 +17,8 @@ from d2f.bench.suite import ALL
 from d2f.events import Trace
 from d2f.policy import KINDS, kind_of
 
-from .board import client_timed
-from .recording import RecordedLane, Recording
+from ..recordings.recording import RecordedLane, Recording
+from .reducer import client_timed
 
 COLOURS = ("#0072b2", "#d55e00")
 DASHES = ("solid", "dash")

@@ -1,9 +1,9 @@
 """Lanes that compute in a process of their own, so that serving pages does not slow them.
 
 A page's server runs Python for every visitor, and the threads of one process take turns at that.
-So the models get a process, :mod:`app.child`, and the server keeps to what they leave of the
+So the models get a process, :mod:`app.lanes.child`, and the server keeps to what they leave of the
 processor. A process can be killed as well, which a thread cannot: one that hangs holds up no other
-visitor. :mod:`app.elsewhere` makes lanes of what is told. Knows nothing of what a run is.
+visitor. :mod:`app.lanes.proxy` makes lanes of what is told. Knows nothing of what a run is.
 """
 
 import logging
@@ -19,11 +19,11 @@ from typing import Any
 
 from d2f.errors import D2FError
 
+from ..race import PATIENCE, here
 from .child import DONE, FAILED, READY, STEP, STOP, main
-from .elsewhere import Steps, borrowing
-from .lanes import Asked, Host, Opened, Question, Stopped, pair_lanes
-from .race import PATIENCE, here
-from .rivals import RivalPair
+from .lane import Asked, Host, Opened, Question, Stopped, pair_lanes
+from .proxy import Steps, borrowing
+from .runners import RivalPair
 
 SPAWN = get_context("spawn")  # a fork would take the server's threads' locks along
 GIVE_WAY = 10  # how much nicer the server is than the models; Linux counts it by the thread
@@ -38,7 +38,7 @@ class Lost(D2FError):
 
 
 class Apart:
-    """:func:`app.elsewhere.compute` in another process, which stays for the next run.
+    """:func:`app.lanes.proxy.compute` in another process, which stays for the next run.
 
     One thread uses it, and one run at a time. A process that dies, or gives no sign of life for
     ``silence`` seconds, is replaced; in mid-run that fails the run. So is one that goes on with a

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from .characters import whole
+from ..characters import whole
 
 MAX_REFUSAL = 65_536  # bytes
 MAX_QUOTE = 120  # characters of a server's own words

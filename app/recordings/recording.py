@@ -2,8 +2,8 @@
 
 A :class:`Recording` is valid by construction: whatever breaks a limit below raises
 :class:`RecordingError`, so a page may draw any recording it holds, even one from a stranger's
-file. The short form for web addresses is in ``app.link``. Knows nothing of models, tokenizers
-or screens, and loads no torch before a lane is replayed.
+file. The short form for web addresses is in :mod:`.link`. Knows nothing of models, tokenizers or
+screens, and loads no torch before a lane is replayed.
 """
 
 import json
@@ -18,10 +18,10 @@ from d2f.config import MAX_TOKENS, DecodeConfig, settings_of
 from d2f.errors import InvalidInput
 from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
 
-from .conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
+from ..conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
 
 if TYPE_CHECKING:
-    from .lanes import Lane
+    from ..lanes.lane import Lane
 
 FORMAT, KIND = 1, "d2f-race"
 MAX_FILE = 2_500_000  # characters
@@ -140,7 +140,7 @@ def record(
 def replay_lane(recorded: RecordedLane) -> "Lane":
     """A fresh lane that repeats the recorded run with its own times."""
     # Loads torch; reading and writing recordings does without.
-    from .lanes import recorded_lane
+    from ..lanes.lane import recorded_lane
 
     return recorded_lane(recorded.name, recorded.trace, recorded.texts.__getitem__)
 

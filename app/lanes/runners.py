@@ -12,8 +12,8 @@ from typing import Any
 from d2f.catalogue.pairs import Pair
 from d2f.errors import InvalidInput
 
-from .hf import LABEL
 from .server import Server, read_key
+from .transformers import LABEL
 
 
 @dataclass(frozen=True)

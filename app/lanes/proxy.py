@@ -13,7 +13,8 @@ from typing import Any
 from d2f.checkpoints.load import load_tokenizer
 from d2f.tokenizer import Tokenizer
 
-from .lanes import (
+from ..race import here, never
+from .lane import (
     Asked,
     Host,
     Lane,
@@ -25,7 +26,6 @@ from .lanes import (
     pair_lanes,
     solo_lanes,
 )
-from .race import here, never
 
 Steps = Generator[Any, None, None]
 

@@ -1,6 +1,6 @@
 """Chunks of OpenAI's chat completions as events of an AR run.
 
-Knows nothing of HTTP: :mod:`app.remote` sends the request and stamps what comes.
+Knows nothing of HTTP: :mod:`app.lanes.remote` sends the request and stamps what comes.
 """
 
 import json
@@ -16,9 +16,9 @@ from d2f.errors import InvalidInput
 from d2f.events import FINISH_REASONS, Commit, StepEvent, Trace, TraceHeader
 from d2f.tokenizer import Message
 
-from .board import CLIENT_TIMED, COUNTED
-from .characters import divide, whole
-from .conversation import THOUGHTS_BEGIN, THOUGHTS_END, spoken
+from ..characters import divide, whole
+from ..conversation import THOUGHTS_BEGIN, THOUGHTS_END, spoken
+from ..page.reducer import CLIENT_TIMED, COUNTED
 from .refusal import UNKNOWN, named_fields, quote, text_of, words
 from .server import RemoteError, Server
 

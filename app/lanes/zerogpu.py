@@ -9,8 +9,8 @@ import gradio as gr
 
 from d2f.errors import InvalidInput
 
-from .elsewhere import Steps
-from .lanes import Asked, Host, Stopped
+from .lane import Asked, Host, Stopped
+from .proxy import Steps
 
 SETUP_SECONDS = 20  # for weights on their way to the GPU, and the models' warm-up
 SECONDS_PER_TOKEN = 0.1  # for all lanes together: two times what an 8 B model takes

@@ -1,4 +1,4 @@
-"""The models' process: answers what :mod:`app.apart` asks, one run after the other.
+"""The models' process: answers what :mod:`app.lanes.process` asks, one run after the other.
 
 Imports little by itself: torch takes its seconds only once Ctrl+C is ignored and the server is
 listened to. Knows nothing of what a run is.
@@ -104,6 +104,6 @@ def main(pipe: Connection) -> None:
     """What runs in the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's, which ends this process
     child = Child(pipe)
-    from .elsewhere import compute
+    from .proxy import compute
 
     child.serve(compute)

@@ -38,10 +38,10 @@ from d2f.errors import InvalidInput
 from d2f.events import MALFORMED, StepEvent, Trace, TraceHeader, event_from_dict
 from d2f.tokenizer import Message
 
-from .board import ELSEWHERE
-from .characters import whole
+from ..characters import whole
+from ..environment import check_proxy
+from ..page.reducer import ELSEWHERE
 from .chat import BROKE_OFF, PROMPT, ChatReader
-from .environment import check_proxy
 from .refusal import ADAPTABLE, quote, read_refusal, told, words
 from .server import RemoteError, Server
 from .sse import EventParser

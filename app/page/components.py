@@ -10,7 +10,7 @@ from string import Template
 
 import gradio as gr
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 SCRIPTS = (
     "dom.js",
     "lane.js",

@@ -21,11 +21,11 @@ from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
 from d2f.tokenizer import Message
 
-from .characters import whole
-from .conversation import Conversation, spoken
-from .hf import Reference, generate_steps, warm_reference
+from ..characters import whole
+from ..conversation import Conversation, spoken
 from .remote import ChatReader, EventsReader, Feed, RemoteError, Server
-from .rivals import RivalPair, Runner, Transformers
+from .runners import RivalPair, Runner, Transformers
+from .transformers import Reference, generate_steps, warm_reference
 
 WARM_UP_TOKENS = 32
 WARM_UP_BLOCKS = 4  # so that windows of several blocks have run as well

@@ -15,12 +15,12 @@ import gradio as gr
 from d2f.catalogue.pairs import catalogue_decoder, default_config
 from d2f.errors import D2FError, InvalidInput
 
-from .lanes import Host, Lane, Solo, solo_lanes
-from .prompts import check_prompt
-from .race import STOPPED, Race, here
-from .recording import check_settings
-from .rivals import RivalPair
-from .run import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
+from ..lanes.lane import Host, Lane, Solo, solo_lanes
+from ..lanes.runners import RivalPair
+from ..prompts import check_prompt
+from ..race import STOPPED, Race, here
+from ..recordings.recording import check_settings
+from .tell import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
 from .visitors import Visitor, Visitors, visitor
 
 CALLERS = 16

@@ -1,0 +1,1 @@
+"""Runs as events: by this engine here or in another process, by transformers, by servers."""

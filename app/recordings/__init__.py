@@ -1,0 +1,1 @@
+"""Races to keep: as a file, as a link, in a store."""
