@@ -5,7 +5,9 @@ the kernel itself is tested.
 """
 
 import math
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sight import block_causal_ends, causal_ends, full_ends
 from torch.nn.attention import flex_attention as flex
 
+from d2f.errors import InvalidInput
 from d2f.nn.attention import (
     BACKENDS,
     FlashSight,
@@ -317,6 +320,44 @@ def test_flash_without_a_package_says_which() -> None:
         patch.setattr("d2f.nn.attention.find_spec", lambda name: None)
         with pytest.raises(ValueError, match="needs the flash_attn or the kernels package"):
             flash_kernel()
+
+
+@pytest.mark.parametrize(
+    ("release", "asked"),
+    [("2.6.0+cu124", 3), ("2.9.1", 3), ("2.10.0", 4), ("2.13.0.dev20260301", 4), ("3.0.0", 4)],
+)
+def test_the_kernel_of_the_hub_is_the_one_built_for_the_torch_at_hand(
+    release: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[tuple[str, int]] = []
+
+    def get_kernel(repository: str, *, version: int) -> SimpleNamespace:
+        got.append((repository, version))
+        return SimpleNamespace(flash_attn_with_kvcache=flash_attn_with_kvcache)
+
+    monkeypatch.setitem(sys.modules, "kernels", SimpleNamespace(get_kernel=get_kernel))
+    monkeypatch.setattr("d2f.nn.attention.find_spec", lambda name: name == "kernels" or None)
+    monkeypatch.setattr("d2f.nn.attention.version", lambda name: "0.17.2")
+    monkeypatch.setattr(torch, "__version__", release)
+    flash_kernel.cache_clear()
+    assert flash_kernel() is flash_attn_with_kvcache
+    assert got == [("kernels-community/flash-attn2", asked)]
+    assert f"flash-attn2 version {asked}, kernels 0.17.2" in backend_name("flash")
+    flash_kernel.cache_clear()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError, ImportError, ValueError])
+def test_a_kernel_that_does_not_load_is_told_in_words(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_kernel(repository: str, *, version: int) -> None:
+        raise error("no build variant for this GPU")
+
+    monkeypatch.setitem(sys.modules, "kernels", SimpleNamespace(get_kernel=get_kernel))
+    monkeypatch.setattr("d2f.nn.attention.find_spec", lambda name: name == "kernels" or None)
+    flash_kernel.cache_clear()
+    with pytest.raises(InvalidInput, match=r"does not load \(no build variant for this GPU\); use"):
+        flash_kernel()
 
 
 def test_sending_to_the_host_is_no_copy() -> None:

@@ -1,8 +1,13 @@
 """Forwards of fixed shape decode as eager ones do; a step reads the device once."""
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from types import CodeType
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -14,11 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
 from d2f.decode import prepare
-from d2f.nn.compiled import Fixed, bucket, extent
+from d2f.nn.compiled import Fixed, Key, bucket, extent
 from d2f.policy.pipelined import window_units
 from d2f.tokenizer import Tokenizer
 
 PROMPT = (40, 41, 42, 43, 44)
+# What torch calls the most programs of one code object: of late, until 2.6, and in all.
+LIMITS = ("recompile_limit", "cache_size_limit", "accumulated_recompile_limit")
 # The compiler's own modules use what torch has deprecated.
 compiling = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -155,6 +162,67 @@ def test_flash_decodes_as_sdpa_does(tokenizer: Tokenizer) -> None:
     ]
     assert_same_run(*runs)
     assert max(len(event.blocks) for event in runs[0]) > 2
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flash"])
+@pytest.mark.parametrize("sizes", [(8, 4), (4, 8), (6, 2, 3, 6)])
+def test_other_block_sizes_in_turn_decode_as_eager_ones_do(
+    attention: str, sizes: tuple[int, ...], tokenizer: Tokenizer
+) -> None:
+    """Windows of the same rows, whose programs have another size of blocks built in."""
+    configs = [D2FConfig(block_size=size, max_new_tokens=24, tau_conf=0.4) for size in sizes]
+    model = eager_model(tokenizer, configs[0], attention=attention)
+    fixed = padded(model)
+    for config in configs:
+        events = list(stream(model, PROMPT, config))
+        assert_same_run(list(stream(fixed, PROMPT, config)), events)
+        prepare(fixed, len(PROMPT), config)
+        assert_same_run(list(stream(fixed, PROMPT, config)), events)
+
+
+def test_programs_are_as_many_as_may_be_and_a_run_finds_all_it_prepared(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d2f.nn.compiled.MOST_PROGRAMS", 12)
+    model = padded(eager_model(tokenizer, D2FConfig()))
+    assert model.fixed is not None
+    counts = []
+    for size in (8, 7, 6, 5, 6):
+        config = D2FConfig(block_size=size, max_new_tokens=3 * size, tau_conf=0.4)
+        prepare(model, len(PROMPT), config)
+        with model.fixed.workspace(len(PROMPT) + 3 * size, size, 3) as space:
+            made = dict(space._programs)
+        counts.append(len(made))
+        for _ in stream(model, PROMPT, config):
+            pass
+        assert space._programs == made
+    # Three bodies and three heads a size.
+    assert counts == [6, 12, 6, 12, 12]
+
+
+@compiling
+def test_ever_new_block_sizes_never_meet_the_limit_of_torch(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts by code object, and reaching it would end a served model for good."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    config = D2FConfig(max_new_tokens=8)
+    eager = eager_model(tokenizer, config, num_layers=1)
+    model = eager.compiled()
+    limits = {name: 1 for name in LIMITS if hasattr(torch._dynamo.config, name)}
+    assert limits
+    codes: list[ref[CodeType]] = []
+    with torch._dynamo.config.patch(limits):
+        for size in (3, 4, 5):
+            run = replace(config, block_size=size, max_active_blocks=1)
+            assert_same_run(list(stream(model, PROMPT, run)), list(stream(eager, PROMPT, run)))
+            with model.fixed.workspace(1, 1, 1) as space:
+                programs = [program.func for program in space._programs.values()]
+            codes += [ref(program._torchdynamo_orig_callable.__code__) for program in programs]
+    # What the compiler keeps of the last ones goes with the next.
+    del model, space, programs
+    gc.collect()
+    assert len(codes) > 6 and sum(code() is not None for code in codes) <= 2
 
 
 def test_a_block_at_the_end_of_the_context_is_padded_beyond_it(tokenizer: Tokenizer) -> None:
@@ -303,12 +371,12 @@ def test_preparing_makes_all_that_a_run_needs(
     prepare(model, len(PROMPT), config)
     with model.fixed.workspace(len(PROMPT) + 60, 4, window_units(config)[1]) as space:
         made = set(space._programs)
-        assert {key[2] for key in made if key[0] == "body"} == {16, 32, 64, 128}
+        assert {key.reach for key in made if key.kind == "body"} == {16, 32, 64, 128}
         # Nothing for windows that end beyond what would be read.
-        assert {rows for kind, rows, reach in made if reach == 16} == {4, 8, 12, 16}
-        assert {rows for kind, rows, reach in made if reach == 32} == {4, 8, 12, 16, 24, 32}
-        assert space.has("body", 24, 32) and not space.has("body", 24, 16)
-        assert space.has("head", 64) and not space.has("head", 96)
+        assert {key.rows for key in made if key.reach == 16} == {4, 8, 12, 16}
+        assert {key.rows for key in made if key.reach == 32} == {4, 8, 12, 16, 24, 32}
+        assert space.has(Key("body", 24, 32)) and not space.has(Key("body", 24, 16))
+        assert space.has(Key("head", 64)) and not space.has(Key("head", 96))
     for _ in stream(model, PROMPT, config):
         pass
     assert set(space._programs) == made
@@ -362,7 +430,7 @@ def test_compiled_decoding_gives_the_same_tokens(attention: str, tokenizer: Toke
 @compiling
 @pytest.mark.parametrize("config", [D2FConfig(max_new_tokens=60), ARConfig(max_new_tokens=30)])
 def test_captured_graphs_give_the_same_tokens_and_wait_once_a_step(
-    config: DecodeConfig, tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder
+    config: DecodeConfig, tokenizer: Tokenizer
 ) -> None:
     model = eager_model(tokenizer, config)
     model.net.to("cuda")
@@ -372,11 +440,13 @@ def test_captured_graphs_give_the_same_tokens_and_wait_once_a_step(
     assert_same_run(list(stream(graphs, PROMPT, config)), events)
     source = stream(graphs, PROMPT, config)
     next(source)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        recwarn.clear()
-        steps = sum(1 for _ in source)
-        waits = [w for w in recwarn if "synchronizing CUDA operation" in str(w.message)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    # Steps wait in one and the same line, of which Python tells once unless it is told otherwise.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            steps = sum(1 for _ in source)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [each for each in caught if "synchronizing CUDA operation" in str(each.message)]
     assert len(waits) == steps

@@ -88,7 +88,7 @@ def test_the_papers_settings() -> None:
     }
     assert table == {
         "gsm8k": (256, 32, 0.1, 0.9),
-        "mbpp": (256, 48, 0.1, 0.9),
+        "mbpp": (240, 48, 0.1, 0.9),
         "math": (256, 64, 0.1, 0.9),
         "humaneval": (256, 32, 0.9, 0.95),
     }

@@ -31,8 +31,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from d2f.errors import InvalidInput
 
 BACKENDS = ("sdpa", "flash", "flex")
-# Where the kernels package finds flash-attn; the version fixes what its functions are called.
-HUB_KERNEL, HUB_KERNEL_VERSION = "kernels-community/flash-attn2", 2
+# Where the kernels package finds flash-attn. Its versions 3 and 4 differ in the releases of torch
+# they are built for; transformers asks for the same.
+HUB_KERNEL = "kernels-community/flash-attn2"
 # The least CUDA capability flash-attn is built for (Ampere), and its widest head.
 FLASH_CAPABILITY, FLASH_HEAD_DIM = (8, 0), 256
 FLEX_TILE = 128
@@ -111,6 +112,12 @@ def flash_obstacle(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
     return None
 
 
+def hub_kernel_version() -> int:
+    """The version that is built for the torch at hand."""
+    major, minor = torch.__version__.split(".")[:2]
+    return 4 if (int(major), int(minor)) >= (2, 10) else 3
+
+
 @lru_cache(maxsize=1)
 def flash_kernel() -> Callable[..., Tensor]:
     """flash_attn_with_kvcache, from flash_attn or, downloaded once, from the kernels hub.
@@ -126,8 +133,8 @@ def flash_kernel() -> Callable[..., Tensor]:
         if find_spec("kernels") is not None:
             from kernels import get_kernel
 
-            return get_kernel(HUB_KERNEL, version=HUB_KERNEL_VERSION).flash_attn_with_kvcache
-    except (ImportError, OSError, ValueError) as error:
+            return get_kernel(HUB_KERNEL, version=hub_kernel_version()).flash_attn_with_kvcache
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"flash-attn does not load ({error}); use attention 'sdpa'") from error
     raise InvalidInput("attention 'flash' needs the flash_attn or the kernels package")
 
@@ -146,7 +153,7 @@ def backend_name(backend: str) -> str:
         return backend
     if find_spec("flash_attn") is not None:
         return f"flash (flash_attn {version('flash_attn')})"
-    return f"flash ({HUB_KERNEL} version {HUB_KERNEL_VERSION}, kernels {version('kernels')})"
+    return f"flash ({HUB_KERNEL} version {hub_kernel_version()}, kernels {version('kernels')})"
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:

@@ -12,11 +12,13 @@ Knows nothing of decoding: a caller says what is in the window.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeVar
+from types import FunctionType
+from typing import Any, NamedTuple, TypeVar
+from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -27,7 +29,7 @@ from d2f.nn.transformer import Transformer
 
 # The smallest extent of keys, and the smallest cache; larger ones double.
 EXTENT, CAPACITY = 256, 1024
-# Programs a function may be compiled into: torch's own limit, 8, takes more for a mistake.
+# Programs a workspace keeps, so that ever new block sizes fill no memory; a run needs some thirty.
 MOST_PROGRAMS = 256
 WARM_UPS = 3
 
@@ -46,6 +48,22 @@ def extent(end: int, capacity: int) -> int:
     return min(max(EXTENT, 1 << (end - 1).bit_length()), capacity)
 
 
+class Key(NamedTuple):
+    """What a program is made for.
+
+    Attributes:
+        kind: "body", or "head", which reads no keys.
+        rows: of the window, or of the states that logits are wanted of.
+        reach: how many keys it reads.
+        size: rows a block, where the program has them built in; else 0.
+    """
+
+    kind: str
+    rows: int
+    reach: int = 0
+    size: int = 0
+
+
 class Fixed:
     """A network's programs, and the workspaces they run in; one for all runs of the network.
 
@@ -57,8 +75,7 @@ class Fixed:
         self.net = net
         self.body: Callable[..., None] = _body
         self.head: Callable[..., Tensor] = _head
-        if compiled:
-            self.body, self.head = _compiled(_body), _compiled(_head)
+        self.ready = _compiled if compiled else partial
         self._free: list[Workspace] = []
         self._lock = threading.Lock()
         # A program must find the tables made.
@@ -106,15 +123,21 @@ class Fixed:
         counts = sorted({bucket(count) for count in range(1, blocks + 1)})
         with self.workspace(length, size, blocks) as space, torch.inference_mode():
             reaches = sorted({extent(end, space.cache.capacity) for end in range(1, length + 1)})
-            for fewer, count in pairwise((0, *counts)):
-                rows = count * size
-                for reach in reaches:
-                    # A window padded to this many blocks is longer than ``fewer`` of them.
-                    if reach > fewer * size and not space.has("body", rows, reach):
-                        ends = torch.full((rows,), min(rows, reach))
-                        space.forward([0] * rows, 0, ends, size, reach)
-                if not space.has("head", rows):
-                    space.logits([0] * rows, size)
+            # A window padded to this many blocks is longer than ``fewer`` of them.
+            windows = [
+                (count * size, reach)
+                for fewer, count in pairwise((0, *counts))
+                for reach in reaches
+                if reach > fewer * size
+            ]
+            bodies = {space.body_key(*window, size): window for window in windows}
+            heads = {Key("head", count * size): count * size for count in counts}
+            space.make_room((*bodies, *heads))
+            for rows, reach in (bodies[key] for key in bodies if not space.has(key)):
+                ends = torch.full((rows,), min(rows, reach))
+                space.forward([0] * rows, 0, ends, size, reach)
+            for rows in (heads[key] for key in heads if not space.has(key)):
+                space.logits([0] * rows, size)
 
 
 class Workspace:
@@ -130,16 +153,19 @@ class Workspace:
         self.cache = net.new_cache(capacity)
         shape = (1, 1 + rows, net.config.hidden_size)
         self.states = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
-        self._programs: dict[tuple[str, int, int], Callable[[Tensor], Tensor | None]] = {}
-        self._capture = Capture(self.device) if self.device.type == "cuda" else None
+        self._start_afresh()
 
     def fits(self, capacity: int, rows: int) -> bool:
         """Whether a run of these needs can have it."""
         return self.cache.capacity >= capacity and self.states.shape[1] > rows
 
-    def has(self, kind: str, rows: int, reach: int = 0) -> bool:
-        """Whether a program is made already: ``"body"``, or ``"head"``, which reaches no keys."""
-        return (kind, rows, reach) in self._programs
+    def body_key(self, rows: int, reach: int, size: int) -> Key:
+        """A body's key. For flash, blocks are a batch: a program has their size built in."""
+        return Key("body", rows, reach, size if self.fixed.net.attention == "flash" else 0)
+
+    def has(self, key: Key) -> bool:
+        """Whether a program is made already."""
+        return key in self._programs
 
     def forward(
         self, ids: Sequence[int], start: int, ends: Tensor, size: int, reach: int | None = None
@@ -160,8 +186,8 @@ class Workspace:
         table[2, :length] = ends
         table[2, length:] = start + length
         reach = reach or extent(start + length, self.cache.capacity)
-        body = partial(self.fixed.body, self.fixed.net, self.cache, self.states, reach, size)
-        self._run(("body", rows, reach), body, table)
+        bound = (self.fixed.net, self.cache, self.states, reach, size)
+        self._run(self.body_key(rows, reach, size), self.fixed.body, bound, table)
 
     def logits(self, rows: Sequence[int], size: int) -> Tensor:
         """(N, V) logits from rows of the window's states; row -1 is the last final one.
@@ -170,21 +196,31 @@ class Workspace:
         """
         index = torch.zeros(bucket(-(-len(rows) // size)) * size, dtype=torch.long)
         index[: len(rows)] = torch.tensor(rows) + 1
-        head = partial(self.fixed.head, self.fixed.net, self.states)
-        logits = self._run(("head", len(index), 0), head, index)
+        bound = (self.fixed.net, self.states)
+        logits = self._run(Key("head", len(index)), self.fixed.head, bound, index)
         assert logits is not None
         return logits[: len(rows)]
 
     def _run(
-        self, key: tuple[str, int, int], function: Callable[[Tensor], Tensor | None], values: Tensor
+        self, key: Key, function: Callable[..., Any], bound: tuple[Any, ...], values: Tensor
     ) -> Tensor | None:
-        if key in self._programs:
-            return self._programs[key](values)
-        if self._capture is None:
-            self._programs[key] = function
-        else:
-            self._programs[key] = Graph(function, values.to(self.device), self._capture)
+        if key not in self._programs:
+            self.make_room([key])
+            program = self.fixed.ready(function, *bound)
+            if self._capture is not None:
+                program = Graph(program, values.to(self.device), self._capture)
+            self._programs[key] = program
         return self._programs[key](values)
+
+    def make_room(self, keys: Collection[Key]) -> None:
+        """Drop all programs if those still to be made of these would be too many with them."""
+        if len(self._programs.keys() | keys) > MOST_PROGRAMS:
+            self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Without programs. They go together: see :class:`Capture`."""
+        self._programs: dict[Key, Callable[[Tensor], Tensor | None]] = {}
+        self._capture = Capture(self.device) if self.device.type == "cuda" else None
 
 
 class Capture:
@@ -234,15 +270,19 @@ class Graph:
         return self._output
 
 
-def _compiled(function: Callable[..., T]) -> Callable[..., T]:
-    """Compiled anew for every shape and number it is called with, and never run uncompiled."""
-    program = torch.compile(function, fullgraph=True, dynamic=False)
+def _compiled(function: Callable[..., T], *bound: Any) -> Callable[[Tensor], T]:
+    """The function of these first arguments, compiled, and never run uncompiled.
 
-    def call(*values: Any) -> T:
-        with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
-            return program(*values)
+    Compiled from a code object of its own: torch keeps what it compiled by code object, and refuses
+    more than a few of one.
+    """
+    from torch._dynamo.eval_frame import remove_from_cache  # takes a second to load
 
-    return call
+    own = FunctionType(function.__code__.replace(), function.__globals__)
+    program = torch.compile(own, fullgraph=True, dynamic=False)
+    # Left alone, torch and the code object keep each other.
+    finalize(program, remove_from_cache, own.__code__)
+    return partial(program, *bound)
 
 
 def _body(
