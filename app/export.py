@@ -8,9 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from d2f.errors import D2FError
+from d2f.text import decoded
+
 from .page.components import board_markup, board_script, read_static
 from .page.tell import pack_now, retell
-from .recordings.recording import Recording, RecordingError
+from .recordings.recording import Recording
 
 
 def page(recording: Recording) -> str:
@@ -36,9 +39,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     output = args.output or args.trace.with_suffix(".html")
     try:
-        html = page(Recording.from_json(args.trace.read_text(encoding="utf-8", errors="replace")))
+        html = page(Recording.from_json(decoded(args.trace.read_bytes())))
         output.write_text(html, encoding="utf-8")
-    except (OSError, RecordingError) as error:
+    except (OSError, D2FError) as error:
         sys.exit(f"error: {error}")
     print(f"wrote {output}")
 

@@ -4,13 +4,13 @@ Knows the task grammars of ``d2f.tasks``; knows nothing of models, lanes or scre
 """
 
 import random
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from d2f.errors import InvalidInput
 from d2f.tasks import TASKS, Problem, draw
+from d2f.text import plain_text
 
 MAX_CHARACTERS = 4000
 EXAMPLE_SEED = 7
@@ -33,16 +33,13 @@ def random_problem() -> Problem:
 
 def check_prompt(prompt: str) -> str:
     """The prompt, stripped; ``ValueError`` for what no model should be asked."""
-    text = prompt.strip()
+    text = plain_text(prompt).strip()
     if not text:
         raise InvalidInput("The prompt is empty. Type a question or pick an example.")
     if len(text) > MAX_CHARACTERS:
         raise InvalidInput(
             f"The prompt has {len(text):,} characters; at most {MAX_CHARACTERS:,} are accepted."
         )
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-            raise InvalidInput(f"The prompt contains the control character U+{ord(character):04X}.")
     return text
 
 

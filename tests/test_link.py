@@ -652,9 +652,9 @@ NOISE = random.Random(0).randbytes(65_537)
     [
         ("", "its end is missing"),
         ("AAAAA", "its end is missing"),
-        ("AA==", "it has characters of no link"),
-        ("AA\n", "it has characters of no link"),
-        ("\u0660\u0661", "it has characters of no link"),
+        ("AA==", "its end is missing"),
+        ("AA\n", "its end is missing"),
+        ("\u0660\u0661", "its end is missing"),
         ("x" * 87_384, "it is longer than 65,536 bytes"),
         (base64.urlsafe_b64encode(NOISE).decode().rstrip("="), "it is longer than 65,536 bytes"),
         (base64.urlsafe_b64encode(NOISE[:-1]).decode().rstrip("="), "it is damaged"),
@@ -738,3 +738,45 @@ def test_thousands_of_damaged_links_are_refused_or_valid() -> None:
     mutated = [linked(mutate(json.loads(text), rng)) for _ in range(1500)]
     accepted = [sum(survives(from_link, each) for each in kind) for kind in (bent, torn, mutated)]
     assert accepted[0] < 50 < accepted[1] < 750 and 50 < accepted[2] < 750
+
+
+# --- On the way through chats and mails. ---
+
+
+def wrapped(link: str, width: int, ending: str) -> str:
+    return ending.join(link[i : i + width] for i in range(0, len(link), width))
+
+
+LINK = to_link(BY_HAND)
+DECORATED = {
+    "full stop": f"{LINK}.",
+    "brackets": f"{LINK})",
+    "angle": f"{LINK}>",
+    "bold": f"{LINK}**",
+    "quotes": f"{LINK}\u201d, she said",
+    "words": f"{LINK} look at this race",
+    "words on a line": f"{LINK}\nlook at this",
+    "spaces between": wrapped(LINK, 40, " "),
+    "lines between": wrapped(LINK, 76, "\r\n"),
+    "quoted mail": wrapped(LINK, 70, "\n> "),
+    "quoted-printable": wrapped(LINK, 75, "=\n"),
+    "soft hyphens": wrapped(LINK, 10, "\u00ad"),
+    "zero width": wrapped(LINK, 25, "\u200b"),
+    "encoded": "".join(f"%{ord(character):02x}" for character in LINK),
+    "encoded twice": LINK.replace("-", "%252D").replace("_", "%255f"),
+    "encoded stop": f"{LINK}%2E%20",
+    "other alphabet": LINK.replace("-", "+").replace("_", "/"),
+    "padded": LINK + "=" * (-len(LINK) % 4),
+    "byte order mark": f"\ufeff{LINK}",
+}
+
+
+@pytest.mark.parametrize("kind", DECORATED)
+def test_a_link_that_was_only_decorated_opens(kind: str) -> None:
+    assert from_link(DECORATED[kind]) == from_link(LINK)
+
+
+@pytest.mark.parametrize("text", [LINK[:-4] + ".", LINK[:40] + ")" + LINK[40:], LINK + "x.", "."])
+def test_a_link_that_was_cut_or_altered_is_refused(text: str) -> None:
+    with pytest.raises(RecordingError, match=r"^This link cannot be opened: .+\.$"):
+        from_link(text)

@@ -42,13 +42,20 @@ def test_a_good_prompt_is_stripped_and_keeps_lines_tabs_and_scripts():
         ("a" * 4001, "4,001 characters; at most 4,000"),
         ("a\x00b", r"U\+0000"),
         ("a\x1b[31m", r"U\+001B"),
-        ("a\x85b", r"U\+0085"),
+        ("a\x86b", r"U\+0086"),
         ("a\ud800b", r"U\+D800"),
     ],
 )
 def test_a_bad_prompt_is_refused(prompt: str, message: str):
     with pytest.raises(ValueError, match=message):
         check_prompt(prompt)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
+def test_line_ends_of_other_systems_are_line_ends(end: str) -> None:
+    assert (
+        check_prompt(f"\ufeff Solve it.{end}Show the steps.{end}") == "Solve it.\nShow the steps."
+    )
 
 
 @pytest.mark.parametrize(

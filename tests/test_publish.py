@@ -1,6 +1,7 @@
 """What the page does when a race is published and when a short link is opened."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from app.page.quota import Quota
 from app.recordings.recording import Recording
 from app.recordings.store import FULL, UNKNOWN, SqliteStore, Store, publish, published
 from d2f.catalogue.pairs import PAIRS
+from d2f.errors import D2FError
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 
@@ -162,3 +164,19 @@ def test_an_address_that_asks_for_what_cannot_be_is_told(query: dict[str, str], 
     text = f"This link contains an invalid setting: {why}"
     assert messages == [{"kind": "error", "text": text}]
     assert values.keys() == {own.parts.board}
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    ["{}.", "{})", "{}**", "{}_", "{}%2E", " {} look", "{}\u200b", "{}\r\n", "\ufeff{}\u201d"],
+)
+def test_a_short_link_that_was_only_decorated_opens(store: Store, decorate: str) -> None:
+    race_id = publish(store, race())
+    assert published(store, decorate.format(race_id)) == published(store, race_id)
+
+
+@pytest.mark.parametrize("alter", ["{}x", "x{}", "{}x.", "({})", ""])
+def test_a_short_link_that_was_altered_is_unknown(store: Store, alter: str) -> None:
+    race_id = publish(store, race())
+    with pytest.raises(D2FError, match=re.escape(UNKNOWN)):
+        published(store, alter.format(race_id))

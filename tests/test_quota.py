@@ -31,13 +31,13 @@ def test_each_name_has_so_many_uses_within_the_time(clock: Clock):
 
 
 def test_all_together_have_so_many_uses_whatever_their_names(clock: Clock):
-    quota = Quota(2, 3, 60, clock)
+    quota = Quota(1, 3, 60, clock)
     assert quota.take("a") and quota.take("b")
     clock.now += 59
     assert quota.take("c")
     assert [quota.take(name) for name in "abcd"] == [False] * 4
     clock.now += 1
-    assert [quota.take(name) for name in "dca"] == [True, True, False]
+    assert [quota.take(name) for name in "dca"] == [True, False, True]
 
 
 def test_a_use_that_is_refused_is_not_counted(clock: Clock):
@@ -50,3 +50,14 @@ def test_names_of_any_length_cost_the_same(clock: Clock):
     quota = Quota(1, 2, 60, clock)
     assert quota.take("x" * 10_000_000)
     assert not quota.take("x" * MAX_NAME)
+
+
+def test_a_busy_name_leaves_some_for_the_others(clock: Clock) -> None:
+    """Of 200 uses, thirteen names that take all they can get leave 54; of the last each has one."""
+    quota = Quota(20, 200, 60, clock)
+    assert sum(quota.take("busy") for _ in range(99)) == 19
+    others = {name: sum(quota.take(name) for _ in range(99)) for name in "abcdefghijkl"}
+    assert list(others.values()) == [17, 15, 14, 13, 12, 10, 10, 9, 8, 7, 6, 6]
+    late = [[quota.take(f"late {n}") for _ in range(9)].count(True) for n in range(99)]
+    assert late == [5, 5, 4, 4, 4, 3, 3, 3, 3, *[2] * 5, *[1] * 10, *[0] * 75]
+    assert 19 + sum(others.values()) + sum(late) == 200

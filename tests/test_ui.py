@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from pages import asked, page
 from test_link import BY_HAND
 from test_recording import race
@@ -84,3 +85,18 @@ def test_a_run_too_many_is_told_and_changes_nothing() -> None:
     packed = values[own.parts.board]
     assert kinds(packed) == ["error"] and "Try again when one of them has ended" in packed
     assert values.keys() == {own.parts.board} and not yours.is_set()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_file_opens_however_an_editor_saved_it(tmp_path: Path, encoding: str) -> None:
+    own, path = page([]), tmp_path / "race.json.txt"
+    path.write_bytes(race().to_json().replace(",", ",\r\n").encode(encoding))
+    values = own.open_file(str(path), request("me"))
+    assert values[own.parts.recording] == race()
+
+
+def test_the_run_of_one_decoder_says_where_it_belongs(tmp_path: Path) -> None:
+    own, path = page([]), tmp_path / "run.json"
+    path.write_text(race().lanes[0].trace.to_json())
+    packed = own.open_file(str(path), request("me"))[own.parts.board]
+    assert "it is the run of one decoder, as d2f generate --trace writes it" in packed

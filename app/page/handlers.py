@@ -14,6 +14,7 @@ from gradio.components import Component
 
 from d2f.errors import D2FError, InvalidInput
 from d2f.tasks import Problem
+from d2f.text import decoded
 
 from ..conversation import Conversation
 from ..lanes.lane import Host
@@ -215,21 +216,20 @@ class Page:
         """A race from a file of the visitor's."""
         if path is None:
             return {self.parts.board: NOTHING}
-        content = Path(path).read_bytes().decode("utf-8", "replace")
-        return self._take_board(Recording.from_json, content, request)
+        data = Path(path).read_bytes()
+        return self._take_board(lambda: Recording.from_json(decoded(data)), request)
 
     def open_link(self, fragment: str, request: gr.Request) -> Values:
         """The link that the address of the open page was given."""
         if not fragment.startswith(LINK):
             return {self.parts.board: NOTHING}
-        return self._take_board(from_link, fragment.removeprefix(LINK), request)
+        link = fragment.removeprefix(LINK)
+        return self._take_board(lambda: from_link(link), request)
 
-    def _take_board(
-        self, read: Callable[[str], Recording], text: str, request: gr.Request
-    ) -> Values:
+    def _take_board(self, read: Callable[[], Recording], request: gr.Request) -> Values:
         """A race in place of the one on the board, even a running one. Refused: no change."""
         try:
-            recording = read(text)
+            recording = read()
             messages = retell(recording)
         except D2FError as error:
             return self._error(str(error))

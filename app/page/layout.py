@@ -265,7 +265,9 @@ def _share(publishing: bool) -> tuple[gr.Button, gr.UploadButton, gr.Button | No
     with gr.Row(elem_id="share"):
         gr.Button("Copy link", elem_id="copy-link", **small)
         save = gr.Button("Download trace", elem_id="save", **small)
-        load = gr.UploadButton("Open trace", file_types=[".json"], elem_id="open", **small)
+        load = gr.UploadButton(
+            "Open trace", file_types=[".json", ".JSON", ".txt"], elem_id="open", **small
+        )
         if not publishing:
             return save, load, None
         publish = gr.Button("Publish", elem_id="publish", **small)

@@ -1,5 +1,6 @@
-"""How often each visitor, and all together, may do a thing within a time. Knows not what it is."""
+"""Sliding-window rate limit, per visitor and overall."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,8 +12,9 @@ MAX_NAME = 64
 class Quota:
     """At most ``most`` uses a name and ``together`` in all within ``seconds``, in this process.
 
-    Who can make up names has them all, hence the second bound, which also bounds memory. Safe from
-    any thread.
+    The fewer are left for all, the fewer one name may have, so that a busy visitor cannot silence
+    the others: of the last ones each name has one. Names can be made up, hence the second bound,
+    which also bounds memory. Safe from any thread.
     """
 
     def __init__(
@@ -34,7 +36,8 @@ class Quota:
             while self._uses and self._uses[0][0] <= now - self._seconds:
                 self._uses.popleft()
             own = sum(each == name for _, each in self._uses)
-            if own >= self._most or len(self._uses) >= self._together:
+            left = self._together - len(self._uses)
+            if own >= math.ceil(self._most * left / self._together):
                 return False
             self._uses.append((now, name))
             return True

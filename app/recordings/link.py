@@ -18,7 +18,6 @@ Knows nothing of models, tokenizers or screens.
 
 import base64
 import json
-import re
 import statistics
 import zlib
 from bisect import bisect_left
@@ -32,6 +31,7 @@ from d2f.errors import InvalidInput
 from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy import policy_of
 
+from .armour import pieces
 from .recording import (
     FORMAT,
     KIND,
@@ -141,11 +141,16 @@ def _deflate(parts: Sequence[bytes]) -> str:
 
 def _inflate(text: str) -> bytes:
     require(isinstance(text, str), "it is not text")
-    require(len(text) <= MAX_LINK * 4 // 3 + 2, f"it is longer than {MAX_LINK:,} bytes")
-    require(re.fullmatch("[A-Za-z0-9_-]*", text) is not None, "it has characters of no link")
-    require(len(text) % 4 != 1, "its end is missing")
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    require(len(data) <= MAX_LINK, f"it is longer than {MAX_LINK:,} bytes")
+    # On its way every character may have become three, or nine.
+    require(len(text) <= MAX_LINK * 12, f"it is longer than {MAX_LINK:,} bytes")
+    found = pieces(text)
+    ends = list(accumulate(map(len, found)))
+    letters = "".join(found)
+    letters = letters[: len(letters) - (len(letters) % 4 == 1 and len(found) > 1)]
+    require(len(letters) % 4 != 1 and bool(letters), "its end is missing")
+    data = base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4))
+    short = len(data) <= MAX_LINK or len(found) > 1
+    require(short, f"it is longer than {MAX_LINK:,} bytes")
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         content = inflate.decompress(data, MAX_INFLATED + 1)
@@ -153,7 +158,9 @@ def _inflate(text: str) -> bytes:
         raise RecordingError("it is damaged") from error
     require(len(content) <= MAX_INFLATED, f"it unfolds to more than {MAX_INFLATED:,} bytes")
     require(inflate.eof, "its end is missing")
-    require(not inflate.unused_data, "something follows its end")
+    # What stands behind the end must be set apart from it: words of the text around the link.
+    end = -((len(inflate.unused_data) - len(data)) * 8 // 6)
+    require(not inflate.unused_data or end in ends, "something follows its end")
     return content
 
 

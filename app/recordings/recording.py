@@ -39,6 +39,12 @@ MAX_PROMPT, MAX_ANSWER, MAX_VERDICT, MAX_NAME, MAX_TOKEN_TEXT = 32_768, 200_000,
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+ONE_RUN = (
+    "it is the run of one decoder, as d2f generate --trace writes it; here belongs a race, as the "
+    "page's Download trace saves it"
+)
+
+
 class RecordingError(InvalidInput):
     """A recording is refused; the message tells a visitor why."""
 
@@ -111,6 +117,8 @@ class Recording:
             require(isinstance(text, str), "it is not text")
             require(len(text) <= MAX_FILE, f"it is longer than {MAX_FILE:,} characters")
             data = parse_json(text)
+            one = isinstance(data, dict) and data.keys() >= {"decoder", "header", "events"}
+            require(not one, ONE_RUN)
             require(isinstance(data, dict) and data.get("kind") == KIND, "it is not a race")
             require(data["format"] == FORMAT, f"its format must be {FORMAT}")
             require(isinstance(data["lanes"], list), "its lanes must be a list")

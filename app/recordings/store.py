@@ -27,6 +27,7 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from d2f.errors import D2FError
 
+from .armour import short_id
 from .recording import RecordedLane, Recording, RecordingError, require
 
 MAX_RACE = 1_048_576  # bytes of JSON
@@ -105,6 +106,7 @@ def published(store: Store, race_id: str) -> Recording:
     Raises:
         StoreError: there is none, or what is kept is no race.
     """
+    race_id = short_id(race_id)
     data = store.get(race_id) if _ID.fullmatch(race_id) else None
     if data is None:
         raise StoreError(UNKNOWN)
