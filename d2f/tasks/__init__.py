@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from d2f.errors import InvalidInput
 from d2f.tasks import gsm, mathematics, programming, sudoku
 from d2f.tasks.problem import Problem, Task, Turn, final_answer, split_of_key
+from d2f.tasks.talk import TALK
 
 __all__ = [
     "SPLITS",
+    "TALK",
     "TASKS",
     "Problem",
     "Task",
@@ -33,8 +35,13 @@ PATIENCE = 1000
 
 
 def split_of(problem: Problem) -> str:
-    """The split a problem belongs to, from its canonical content; one in eight is held out."""
-    return split_of_key(problem.task, problem.key)
+    """The split a problem belongs to, from its canonical content; one in eight is held out.
+
+    A problem of several parts is held out with any of them.
+    """
+    parts = problem.parts or (problem.key,)
+    held_out = any(split_of_key(problem.task, part) == "test" for part in parts)
+    return "test" if held_out else "train"
 
 
 def draw(task: str, split: str, seed: int, difficulty: float | None = None) -> Iterator[Problem]:
@@ -43,12 +50,13 @@ def draw(task: str, split: str, seed: int, difficulty: float | None = None) -> I
     The test stream never repeats a problem's content; should a family run dry, it starts anew.
     Unknown tasks and splits raise ValueError.
     """
-    if task not in TASKS:
-        raise InvalidInput(f"task must be one of {sorted(TASKS)}, got {task!r}")
+    known = TASKS | TALK
+    if task not in known:
+        raise InvalidInput(f"task must be one of {sorted(known)}, got {task!r}")
     if split not in SPLITS:
         raise InvalidInput(f"split must be one of {list(SPLITS)}, got {split!r}")
     rng = random.Random(f"{task}/{split}/{seed}")
-    stream = _of_split(TASKS[task], split, rng, difficulty)
+    stream = _of_split(known[task], split, rng, difficulty)
     return _distinct(stream) if split == "test" else stream
 
 

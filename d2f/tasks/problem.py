@@ -28,13 +28,15 @@ class Problem:
     """A conversation of one or two turns and what its scorer needs for each of them.
 
     `key` is the canonical content of the first turn, free of names, objects and phrasing: two
-    problems that differ only in dressing share it, so they fall into the same split.
+    problems that differ only in dressing share it, so they fall into the same split. Where `parts`
+    are given, these decide the split: it is held out with any of them.
     """
 
     task: str
     key: str
     turns: tuple[Turn, ...]
     expected: tuple[str, ...]
+    parts: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
