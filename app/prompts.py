@@ -31,9 +31,9 @@ def random_problem() -> Problem:
     return next(draw(task, "test", random.randrange(2**32)))
 
 
-def check_prompt(prompt: str) -> str:
+def check_prompt(prompt: str | None) -> str:
     """The prompt, stripped; ``ValueError`` for what no model should be asked."""
-    text = plain_text(prompt).strip()
+    text = plain_text(prompt or "").strip()
     if not text:
         raise InvalidInput("The prompt is empty. Type a question or pick an example.")
     if len(text) > MAX_CHARACTERS:

@@ -170,8 +170,10 @@ class Race:
                 return
             while not over:  # it had just begun
                 _, over = self._take(heartbeat, interval)
-            if self._failure is not None:
+            if isinstance(self._failure, Exception):
                 raise self._failure
+            if self._failure is not None:
+                raise RuntimeError(f"a panic: {self._failure!r}") from self._failure
         finally:
             self.stop()
 

@@ -18,6 +18,7 @@ from app.page.visitors import Visitor, Visitors
 from app.race import DEVICE, WAITING
 from d2f import D2FConfig
 from d2f.catalogue.pairs import PAIRS, Pair
+from d2f.errors import D2FError
 
 ME = Visitor("me", "8.8.8.8")
 
@@ -67,7 +68,7 @@ def test_models_of_a_folder_answer_in_place_of_the_embedded_ones(
     *_, told = _generate("Hello", "mini-ar", {"max_new_tokens": 8}, Host(models_dir=models))
     assert 1 <= told["tokens"] <= 8
     warm_model.cache_clear()
-    with pytest.raises(gr.Error, match="no model 'mini-ar'"):
+    with pytest.raises(D2FError, match="no model 'mini-ar'"):
         list(_generate("Hello", "mini-ar", {}, Host()))
 
 
@@ -88,7 +89,7 @@ def test_a_callers_new_run_ends_the_one_before(pair: Pair):
     text = app.page.api._generate("Hello", pair.ar, {}, host, visitors, ME)
     assert next(text)["phase"] == WAITING
     assert [message["kind"] for message in race] == ["stopped"]
-    with visitors.run(ME) as stop, pytest.raises(gr.Error, match=ENDED):
+    with visitors.run(ME) as stop, pytest.raises(D2FError, match=ENDED):
         list(text)
     assert not stop.is_set()
 
@@ -97,7 +98,7 @@ def test_an_address_with_too_many_runs_is_refused(pair: Pair):
     visitors = Visitors(at_once=1)
     with visitors.run(Visitor("you", ME.address)):
         for call, name in ((app.page.api._race, "tiny"), (app.page.api._generate, pair.ar)):
-            with pytest.raises(gr.Error, match="1 runs from your address"):
+            with pytest.raises(D2FError, match="1 runs from your address"):
                 list(call("Hello", name, {}, Host(), visitors, ME))
 
 
@@ -142,5 +143,5 @@ def test_a_caller_is_the_session_of_the_request(pair: Pair):
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(call, message: str):
-    with pytest.raises(gr.Error, match=message):
+    with pytest.raises(D2FError, match=message):
         list(call())

@@ -1,6 +1,7 @@
 """What a visitor asked, as messages of the board; failures become words in one place."""
 
 import json
+import math
 from dataclasses import replace
 from threading import Event
 from typing import Any
@@ -61,7 +62,7 @@ def test_bad_input_is_one_message(request_: dict[str, Any], message: str):
     assert error["kind"] == "error" and error["text"].startswith(message)
 
 
-def test_a_failure_shows_its_kind_and_logs_the_rest(
+def test_a_failure_is_told_by_the_number_of_its_log_entry(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def failing(*request: object) -> list[Lane]:
@@ -69,8 +70,39 @@ def test_a_failure_shows_its_kind_and_logs_the_rest(
 
     monkeypatch.setattr(app.page.tell, "pair_lanes", failing)
     (error,) = [message for message in told() if message["kind"] != "status"]
-    assert error["text"] == "The run failed on the server (RuntimeError). Its log says more."
-    assert "secret path" in caplog.text
+    number = caplog.records[0].getMessage().removeprefix("Failure ")
+    assert len(caplog.records) == 1 and "secret path" in caplog.text
+    assert error["text"] == (
+        f"Something went wrong on the server. Its log has details under {number}."
+    )
+
+
+def test_a_number_that_no_browser_reads_is_a_failure_in_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(app.page.tell, "pair_lanes", recorded)
+    monkeypatch.setattr(
+        app.page.tell, "end", lambda recording: {"kind": "end", "lanes": [math.nan]}
+    )
+    *_, last = tell("Count.", "mini", DEFAULTS, None, Host())
+    (error,) = json.loads(last.packed)["messages"]
+    assert error["kind"] == "error" and error["text"].startswith("Something went wrong")
+    assert "Out of range float values" in caplog.text
+
+
+def test_a_panic_of_a_library_is_a_failure_in_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Panic(BaseException):
+        """As those of a library in Rust."""
+
+    def panicking(*request: object) -> list[Lane]:
+        raise Panic("index out of range")
+
+    monkeypatch.setattr(app.page.tell, "pair_lanes", panicking)
+    *_, error = told()
+    assert error["kind"] == "error" and error["text"].startswith("Something went wrong")
+    assert "index out of range" in caplog.text
 
 
 def test_a_run_that_is_to_end_says_no_more_what_it_waits_for(monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from reprlib import repr as brief
 
 import torch
 from safetensors import SafetensorError
@@ -135,8 +136,8 @@ class Host:
 
     def pair(self, name: str) -> Pair:
         """The pair of a name; ``ValueError`` if it does not race here."""
-        if name not in self.pairs:
-            raise InvalidInput(f"model pair must be one of {sorted(self.pairs)}, got {name!r}")
+        if not isinstance(name, str) or name not in self.pairs:
+            raise InvalidInput(f"model pair must be one of {sorted(self.pairs)}, got {brief(name)}")
         return self.pairs[name]
 
 

@@ -4,10 +4,11 @@ A component that a handler does not return stays as it is. Knows no layout: :mod
 the components and says which handler answers which event.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from reprlib import repr as brief
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.components import Component
@@ -33,6 +34,7 @@ PUBLISHED_TOGETHER = 200  # an hour, by all
 LINK = "race="  # how a fragment that holds a race begins
 NOTHING = ""  # what tells the board nothing; Gradio cannot skip a component of our own
 
+Choice = TypeVar("Choice")
 Values = dict[Component, Any]
 Shown = tuple[list[dict[str, Any]], Recording]  # a race and the messages that replay it
 
@@ -141,7 +143,7 @@ class Page:
 
     def example(self, task: str) -> Callable[[int], Values]:
         """The handler of a task's examples: fills in the one that was clicked."""
-        return lambda index: self._fill(self.known[task][index])
+        return lambda index: self._fill(pick(self.known[task], index))
 
     def _fill(self, problem: Problem) -> Values:
         parts = self.parts
@@ -197,8 +199,8 @@ class Page:
 
     def show_recorded(self, index: int, request: gr.Request) -> Values:
         """One of the races that ship with the page."""
+        messages, recording = pick(self.recordings, index)
         self._stop(request)
-        messages, recording = self.recordings[index]
         return self._show(messages, recording)
 
     def download(self, values: Values) -> Values:
@@ -219,9 +221,9 @@ class Page:
         data = Path(path).read_bytes()
         return self._take_board(lambda: Recording.from_json(decoded(data)), request)
 
-    def open_link(self, fragment: str, request: gr.Request) -> Values:
+    def open_link(self, fragment: str | None, request: gr.Request) -> Values:
         """The link that the address of the open page was given."""
-        if not fragment.startswith(LINK):
+        if not fragment or not fragment.startswith(LINK):
             return {self.parts.board: NOTHING}
         link = fragment.removeprefix(LINK)
         return self._take_board(lambda: from_link(link), request)
@@ -259,7 +261,7 @@ class Page:
 
     # ---- the first sight
 
-    def open(self, fragment: str, saved: Any, request: gr.Request) -> Values:
+    def open(self, fragment: str | None, saved: Any, request: gr.Request) -> Values:
         """What a visitor sees first: a linked race, their conversation, or a recorded race."""
         query = dict(request.query_params)
         try:
@@ -284,9 +286,9 @@ class Page:
             return told
         return told | {parts.pair: past.pair, **self.defaults(past.pair)}
 
-    def _linked(self, fragment: str, query: dict[str, str]) -> Recording | None:
+    def _linked(self, fragment: str | None, query: dict[str, str]) -> Recording | None:
         """The race that the address holds or names; a :class:`D2FError` if it does not open."""
-        if fragment.startswith(LINK):
+        if fragment and fragment.startswith(LINK):
             return from_link(fragment.removeprefix(LINK))
         if "race" not in query:
             return None
@@ -333,6 +335,17 @@ class Page:
         return self._tell({"kind": "error", "text": text})
 
 
+def pick(choices: Sequence[Choice], index: int) -> Choice:
+    """One of a row, by the index that a browser sent.
+
+    Raises:
+        InvalidInput: there is none of this index.
+    """
+    if type(index) is not int or not 0 <= index < len(choices):
+        raise InvalidInput(f"There is no choice {brief(index)} here: reload the page.")
+    return choices[index]
+
+
 def _asks(query: dict[str, str]) -> bool:
     """Whether an address asks for a fresh start with values of its own."""
     return not query.keys().isdisjoint(("prompt", "pair", *SETTINGS))
@@ -347,4 +360,4 @@ def _number(text: str) -> float | None:
     try:
         return float(text) if text.strip() else None
     except ValueError:
-        raise InvalidInput(f"{text!r} is no number") from None
+        raise InvalidInput(f"{brief(text)} is no number") from None

@@ -4,6 +4,7 @@ Knows no models, no lanes and no races: :mod:`.handlers` does.
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from ..lanes.lane import Host
 from ..prompts import MAX_CHARACTERS, examples
 from ..recordings.store import Store
 from .api import add_endpoints
+from .blocks import ToldBlocks
 from .charts import TITLES, benchmark, point_label, points
 from .components import STATIC, RaceBoard, read_static
-from .handlers import Page, Parts
+from .handlers import Page, Parts, pick
 from .tell import SETTINGS
 
 QUEUE_SIZE = 32
@@ -41,7 +43,7 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
     Without a ``store`` nothing can be published.
     """
     known, recordings = examples(), gallery(traces)
-    with gr.Blocks(
+    with ToldBlocks(
         title="D2F race",
         analytics_enabled=False,
         fill_width=True,
@@ -81,29 +83,23 @@ def build(pair: str, host: Host, traces: Path = TRACES, store: Store | None = No
         _wire_recordings(page, save, load, publish, shown_races)
         for looked_at in (panel.expand, redraw.click):
             # Of two races in a row, the later one's figures stay.
-            _on(looked_at, page.charts, {recording}, plots, trigger_mode="always_last", many=True)
+            _on(looked_at, page.charts, {recording}, plots, trigger_mode="always_last")
         everything = [board, recording, follow, prompt, pair_box, *settings.values()]
         opened = [fragment, conversation]
-        _on(demo.load, page.open, opened, everything, js=READ_FRAGMENT, many=True)
+        _on(demo.load, page.open, opened, everything, js=READ_FRAGMENT)
         shown = [board, recording]
         latest = {"js": READ_FRAGMENT, "trigger_mode": "always_last"}  # of two links, the later one
-        _on(opener.click, page.open_link, fragment, shown, many=True, **latest)
+        _on(opener.click, page.open_link, fragment, shown, **latest)
         _benchmarks(settings)
         add_endpoints(host, pair, page.visitors)
     return demo.queue(api_open=False, max_size=QUEUE_SIZE)
 
 
 def _on(
-    event: Callable[..., Any],
-    handler: Callable[..., Any],
-    inputs: Any,
-    outputs: Any,
-    many: bool = False,
-    **more: Any,
+    event: Callable[..., Any], handler: Callable[..., Any], inputs: Any, outputs: Any, **more: Any
 ) -> None:
-    """Has a handler answer an event; ``many``: visitors wait in our own line, not in Gradio's."""
-    limit = {"concurrency_limit": VISITORS} if many else {}
-    event(handler, inputs, outputs, **limit, **more, **QUIET)
+    """Has a handler answer an event at once, whoever waits: only runs queue."""
+    event(handler, inputs, outputs, **({"queue": False} | more), **QUIET)
 
 
 def _wire_races(page: Page, buttons: list[gr.Button], talk: list[gr.Button]) -> None:
@@ -114,11 +110,15 @@ def _wire_races(page: Page, buttons: list[gr.Button], talk: list[gr.Button]) -> 
         *parts.settings.values(),
     }
     told = [parts.board, parts.recording, parts.conversation]
-    for event in (run.click, parts.prompt.submit):
-        _on(event, page.run, asked, told, trigger_mode="multiple", many=True)
-    again = [*told, parts.prompt]
-    _on(talk[0].click, page.regenerate, asked, again, trigger_mode="multiple", many=True)
-    _on(stop.click, page.stop, None, None, queue=False)
+    for event, handler, outputs in (
+        (run.click, page.run, told),
+        (parts.prompt.submit, page.run, told),
+        (talk[0].click, page.regenerate, [*told, parts.prompt]),
+    ):
+        # Visitors wait in our own line, not in Gradio's.
+        queued = {"queue": True, "concurrency_limit": VISITORS}
+        _on(event, handler, asked, outputs, trigger_mode="multiple", **queued)
+    _on(stop.click, page.stop, None, None)
 
 
 def _wire_form(
@@ -128,7 +128,7 @@ def _wire_form(
     problem = [parts.prompt, parts.problem, parts.follow]
     _on(fresh.click, page.draw, None, problem)
     for task, group in groups.items():
-        _on(group.click, page.example(task), group, problem, queue=False)
+        _on(group.click, page.example(task), group, problem)
     _on(parts.pair.input, page.defaults, parts.pair, list(parts.settings.values()))
     talked = [parts.prompt, parts.conversation, parts.follow, parts.board]
     _on(talk[1].click, page.edit, {parts.conversation}, talked)
@@ -151,7 +151,7 @@ def _wire_recordings(
     if publish is not None:
         _on(publish.click, page.publish, {parts.recording}, parts.board)
     if races is not None:
-        _on(races.click, page.show_recorded, races, shown, queue=False)
+        _on(races.click, page.show_recorded, races, shown)
 
 
 def launch_options() -> dict[str, Any]:
@@ -324,9 +324,10 @@ def _benchmarks(settings: dict[str, gr.Number]) -> None:
             samples_per_page=max(1, len(measured)),
             type="index",
         )
-    _on(panel.expand, lambda: benchmark(results), None, plots)
+    _on(panel.expand, cache(partial(benchmark, results)), None, plots)
 
     def take(index: int) -> list[Any]:
-        return [measured[index]["config"][name] for name in SETTINGS]
+        config = pick(measured, index)["config"]
+        return [config[name] for name in SETTINGS]
 
-    _on(load.click, take, load, list(settings.values()), queue=False)
+    _on(load.click, take, load, list(settings.values()))

@@ -6,7 +6,6 @@ A message is a small JSON object with a ``kind``: ``start``, ``step``, ``clock``
 """
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +16,11 @@ from uuid import uuid4
 
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
-from d2f.errors import D2FError, InvalidInput
+from d2f.errors import InvalidInput
 
 from ..characters import whole
 from ..conversation import Conversation
+from ..failures import words
 from ..lanes.lane import Host, Lane, Question, pair_lanes
 from ..lanes.runners import RivalPair
 from ..prompts import Known, check_prompt, verdict
@@ -77,10 +77,7 @@ def tell(
     drop_oldest: bool = False,
     stop: Event | None = None,
 ) -> Iterator[Told]:
-    """One run, message by message, until it is over or ``stop`` is set.
-
-    The one place where failures become words for the visitor.
-    """
+    """One run, message by message, until it is over or ``stop`` is set, or an error in words."""
     run, numbers = uuid4().hex[:8], count()
 
     def pack(messages: list[Delta]) -> str:
@@ -103,12 +100,8 @@ def tell(
                 after = _after(past, question.prompt, race.lanes)
                 last = _with_counted(end(recording), recording, race.lanes)
                 yield Told(pack([last]), after, recording)
-    except D2FError as error:
-        yield Told(pack([{"kind": "error", "text": str(error)}]))
     except Exception as error:
-        logging.getLogger(__name__).exception("a run failed")
-        text = f"The run failed on the server ({type(error).__name__}). Its log says more."
-        yield Told(pack([{"kind": "error", "text": text}]))
+        yield Told(pack([{"kind": "error", "text": words(error)}]))
 
 
 def recall(past: Conversation | None) -> list[Delta]:
@@ -154,6 +147,9 @@ def pack_messages(run: str, number: int, messages: list[Delta], opening: bool = 
     """JSON for the board, free of ``<`` whatever a model wrote; ``number`` makes it unique.
 
     Nor does it hold half a character, which no JSON of Gradio's could tell again.
+
+    Raises:
+        ValueError: a number is not finite, which no browser reads.
     """
     data = {"run": run, "seq": number, "messages": messages, "opening": opening}
     packed = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

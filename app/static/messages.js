@@ -100,6 +100,7 @@
  * @typedef {object} Failure
  * @property {'error'} kind
  * @property {string} text
+ * @property {boolean} [over]
  */
 
 /**

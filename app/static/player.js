@@ -43,14 +43,21 @@ const player = {
   paints: 0,
   unpainted: false,
   pace: 0,
+  heard: 0, // when the server last said something
+  /** @type {string|null} */
+  refused: null, // the run on the board when an error was told
 };
 /** @type {Set<string>} */
 const over = new Set(); // runs that were stopped here, or lost the board to another
 
-/** @param {string} text */
-function say(text, kind = 'plain', note = '') {
+/**
+ * An error that was told during the run on the board stays; what the run says stands beside it.
+ * @param {string} text
+ */
+function say(text, kind = 'plain', beside = '') {
+  if (player.refused === player.run) return note([text, beside].filter(Boolean).join(' '));
   setText(find('.status-text'), text);
-  setText(find('.status-note'), note);
+  note(beside);
   find('.status').dataset.kind = kind;
 }
 
@@ -61,6 +68,20 @@ function say(text, kind = 'plain', note = '') {
 const note = (text) => setText(find('.status-note'), text);
 
 /**
+ * Says an error; the result that it takes the place of goes beside it.
+ * @param {string} text
+ */
+function refuse(text) {
+  const result = find('.status').dataset.kind === 'summary' && find('.status-text').textContent;
+  player.refused = null;
+  say(text, 'error', result || '');
+  player.refused = player.run;
+}
+
+// Whether a run is computing, or is being shown for the first time: one that Stop ends.
+const running = () => player.pending || (player.live && !player.recorded);
+
+/**
  * `live`: a run is computing, or is still being shown for the first time.
  * @param {string} state
  */
@@ -69,7 +90,7 @@ function setMode(state, { live = player.live, playing = false } = {}) {
   if (player.unpainted) paint();
   root.dataset.state = state;
   find('.arena').setAttribute('aria-busy', String(live));
-  setButtons(player.pending || (live && !player.recorded));
+  setButtons(running());
   drawTransport();
 }
 
@@ -201,7 +222,10 @@ function step(direction) {
 function toggle() {
   if (player.playing) return setMode('paused');
   if (player.live) return play('racing');
-  if (player.clock >= duration()) seek(0);
+  if (player.clock >= duration()) {
+    player.refused = null; // the visitor goes on
+    seek(0);
+  }
   return play('replaying');
 }
 

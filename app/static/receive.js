@@ -6,6 +6,7 @@
 
 const INSTEAD = 'Publish can give it a short one.';
 const TAKES_BOARD = ['start', 'recall', 'status'];
+const SILENCE_MS = 30_000; // a run says at least once a second that it lives
 
 /** @param {Start} message */
 function begin(message) {
@@ -45,6 +46,16 @@ function halt() {
   player.clock = Math.min(player.clock, duration());
   say('Stopped. What had been decided stays on the board.');
   setMode('stopped', { live: false });
+}
+
+/**
+ * The run on the board can say no more: it failed, or what it said cannot be read.
+ * @param {string} text
+ */
+function fail(text) {
+  if (running()) halt();
+  setButtons(false);
+  refuse(text);
 }
 
 /**
@@ -123,21 +134,28 @@ const KINDS = {
     }
     if (document.querySelector('#charts > button.open')) outside('redraw')?.click();
   },
+  // `over`: it ended the run on the board, which could not say so itself.
   error: (message, own) => {
-    if (own) {
-      if (player.live) halt();
-      player.pending = false;
-      setButtons(false);
-    }
-    say(message.text, 'error');
+    const end = own || (message.over && running());
+    (end ? fail : refuse)(message.text);
   },
 };
 
 /** @param {string} packed */
 function receive(packed) {
-  if (!packed) return;
+  try {
+    if (packed) take(packed);
+  } catch (error) {
+    console.error(error);
+    fail('The page cannot read what the server sent. Reload the page and try again.');
+  }
+}
+
+/** @param {string} packed */
+function take(packed) {
   /** @type {Pack} */
   const { run, seq, messages, opening } = JSON.parse(packed);
+  player.heard = performance.now();
   if (over.has(run) || (run === player.run && seq <= player.seq)) return;
   if (opening && player.run) return; // the visitor was quicker than the page's first answer
   const takes = messages.some(({ kind }) => TAKES_BOARD.includes(kind));
@@ -154,6 +172,12 @@ function receive(packed) {
   if (own) setPace();
 }
 
+setInterval(() => {
+  const waits = running() && !player.end;
+  if (waits && performance.now() - player.heard > SILENCE_MS) {
+    fail('The server has not been heard for half a minute. Try again, or reload the page.');
+  }
+}, 1000);
 watchPixels();
 drawLegend();
 noteSpeed();
