@@ -26,7 +26,7 @@ def prepare(environment: MutableMapping[str, str]) -> Path | None:
         The folder for uploads, yet to be made; None if the environment names one.
 
     Raises:
-        InvalidInput: a proxy is named that cannot be used.
+        InvalidInput: a proxy, or a host that needs none, cannot be read.
     """
     for name, value in DEFAULTS.items():
         environment.setdefault(name, value)
@@ -34,6 +34,7 @@ def prepare(environment: MutableMapping[str, str]) -> Path | None:
     for kind, address in getproxies().items():
         if kind in PROXIED:
             check_proxy(f"{kind.upper()}_PROXY", address)
+    check_direct(environment["NO_PROXY"])
     if environment.get(UPLOADS):
         return None
     folder = own_folder()
@@ -44,10 +45,25 @@ def prepare(environment: MutableMapping[str, str]) -> Path | None:
 def bypass_proxies(environment: MutableMapping[str, str], *hosts: str) -> None:
     """Has these hosts asked directly, whatever proxies the environment names."""
     told = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    direct = [host.strip() for host in told.split(",") if host.strip()]
+    direct = [bare(host.strip()) for host in told.split(",") if host.strip()]
     direct += [host for host in hosts if host not in direct]
     # Most programs let the lower case win, some read nothing but the upper.
     environment["no_proxy"] = environment["NO_PROXY"] = ",".join(direct)
+
+
+def bare(host: str) -> str:
+    """A host without the brackets that an IPv6 address has in a URL; httpx reads no others."""
+    return host.removeprefix("[").removesuffix("]")
+
+
+def check_direct(hosts: str) -> None:
+    """``InvalidInput`` unless httpx reads these hosts, which it does for whatever it asks."""
+    try:
+        httpx.Client(verify=False).close()
+    except httpx.InvalidURL as error:
+        raise InvalidInput(
+            f"NO_PROXY is {hosts!r}: it must hold hosts, with commas between them"
+        ) from error
 
 
 def check_proxy(name: str, address: str) -> None:

@@ -85,15 +85,18 @@ def serve(page: gr.Blocks, args: argparse.Namespace) -> None:
     # What ends a container ends the page as Ctrl+C does: a store uploads what waits at exit.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):  # the end, as for Gradio once it waits for it
-        _, local, public = page.launch(
-            server_name=args.host,
-            server_port=args.port,
-            share=args.share,
-            auth=args.auth,
-            mcp_server=args.mcp,
-            prevent_thread_lock=args.share,
-            **launch_options(),
-        )
+        try:
+            _, local, public = page.launch(
+                server_name=f"[{args.host}]" if ":" in (args.host or "") else args.host,
+                server_port=args.port,
+                share=args.share,
+                auth=args.auth,
+                mcp_server=args.mcp,
+                prevent_thread_lock=True,
+                **launch_options(),
+            )
+        except OSError as error:
+            raise InvalidInput("no port is free: choose one with --port N") from error
         if args.share:
             print(share_note(local, public), flush=True)
-            page.block_thread()
+        page.block_thread()

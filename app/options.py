@@ -21,6 +21,7 @@ from d2f.memory import find_device
 from d2f.models import found_here
 from d2f.nn.quantize import check_quantization
 
+from .environment import bare
 from .lanes.lane import models_in
 from .lanes.remote import Server
 from .lanes.runners import Runner, add_options, chosen_runners, rival_pair
@@ -55,6 +56,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--host",
+        type=bare,
         default=environment.get("GRADIO_SERVER_NAME"),
         help=f"address to listen on (default: {LOCAL})",
     )
@@ -142,7 +144,7 @@ def check_address(host: str, port: int | None) -> None:
 
     Also on this machine's own address, where Gradio looks whether the port is free.
     """
-    for each in (host.removeprefix("[").removesuffix("]"), LOCAL):
+    for each in (host, LOCAL):
         try:
             family, kind, _, _, address = socket.getaddrinfo(
                 each, port or 0, type=socket.SOCK_STREAM

@@ -1,5 +1,7 @@
 """The page's program: its options, and what it says at the start."""
 
+import asyncio
+import gc
 import os
 import signal
 import socket
@@ -9,14 +11,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from folders import save_models
+from gradio import http_server
 from hubcache import use_cache, write_cache
 from huggingface_hub import constants
 from processes import children, command, running
 from servers import free_port
 
-from app.launch import race_store
+from app.launch import race_store, serve
 from app.options import parse_args
 from d2f.errors import D2FError, InvalidInput
 
@@ -116,6 +120,26 @@ def test_a_port_that_is_taken_is_told_in_one_line():
     assert (told.returncode, told.stdout) == (2, "")
 
 
+# Gradio leaves a socket open for every port that is taken.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_page_without_a_free_port_says_so(monkeypatch: pytest.MonkeyPatch):
+    async def serving() -> None:  # Gradio leaks a loop where none is running
+        with gr.Blocks(analytics_enabled=False) as page:
+            pass
+        serve(page, parse_args([], {}))
+
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(http_server, "INITIAL_PORT_VALUE", taken.getsockname()[1])
+        monkeypatch.setattr(http_server, "TRY_NUM_PORTS", 1)
+        with pytest.raises(InvalidInput, match="^no port is free: choose one with --port N$"):
+            asyncio.run(serving())
+    gc.collect()
+    signal.signal(signal.SIGTERM, before)
+
+
 def test_a_proxy_that_cannot_be_used_is_told_in_one_line():
     told = started(ALL_PROXY="socks://127.0.0.1:7891/")
     assert told.stderr.startswith("app.py: ALL_PROXY is no address of a proxy")
@@ -201,6 +225,11 @@ def test_a_malformed_variable_is_told_as_its_option(
     with pytest.raises(SystemExit, match="2"):
         parse_args([], {name: value})
     assert f"got '{value}'; so must the variable {name} (--help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_may_have_brackets(host: str):
+    assert parse_args(["--host", host], {}).host == "::1"
 
 
 def test_a_password_may_hold_colons():

@@ -21,12 +21,21 @@ HERE = "localhost,127.0.0.1,::1"
         ({"no_proxy": "example.com", "NO_PROXY": "other.org"}, f"example.com,{HERE}"),
         ({"no_proxy": " ::1 , example.com,"}, "::1,example.com,localhost,127.0.0.1"),
         ({"no_proxy": "*"}, f"*,{HERE}"),
+        ({"no_proxy": "[::1],[fd00::7]"}, "::1,fd00::7,localhost,127.0.0.1"),
     ],
 )
 def test_this_machine_is_asked_directly(told: dict[str, str], direct: str):
     environment = dict(told)
     prepare(environment)
     assert environment["no_proxy"] == environment["NO_PROXY"] == direct
+
+
+@pytest.mark.parametrize("hosts", ["example.com:http", "::1/128"])
+def test_hosts_that_httpx_does_not_read_are_refused(hosts: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_PROXY", hosts)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(InvalidInput, match=f"^NO_PROXY is '{hosts},localhost.* must hold hosts,"):
+        prepare(dict(os.environ))
 
 
 def test_the_address_that_the_page_listens_on_is_asked_directly_as_well():
