@@ -136,20 +136,25 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text; special tokens are left out."""
-        text: str = self._hf.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self._string(list(ids), skip_special_tokens=True)
 
     def token_text(self, token_id: int) -> str:
         """One token's text, special tokens by name; partial UTF-8 shows as U+FFFD."""
-        text: str = self._hf.decode([token_id], clean_up_tokenization_spaces=False)
-        return text
+        return self._string([token_id], skip_special_tokens=False)
 
     def _ids(self, text: Any, *, add_special_tokens: bool) -> list[int]:
         with _stranger(InvalidInput, "the model's tokenizer cannot encode this text"):
             ids: list[int] = self._hf.encode(text, add_special_tokens=add_special_tokens)
         return ids
+
+    def _string(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        with _stranger(LoadError, "the model's tokenizer cannot decode its ids"):
+            text: str = self._hf.decode(
+                ids,
+                skip_special_tokens=skip_special_tokens,
+                clean_up_tokenization_spaces=False,
+            )
+        return text
 
     def _refuse_special(self, text: str) -> None:
         for token in self._special:
@@ -187,7 +192,10 @@ def _stranger(told: type[D2FError], what: str) -> Iterator[None]:
         raise
     # Deliberately all: of damaged files and hostile templates transformers, tokenizers and jinja2
     # make KeyError, TypeError, RecursionError or a bare Exception. They have no base class.
-    except Exception as error:
+    except BaseException as error:
+        # Rust's panics are no Exception, and their class cannot be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if isinstance(error, TemplateError):  # foreseen, and told in the template's own words
             raise told(f"{what}: {one_line(error)}") from error
         LOG.warning("%s", what, exc_info=True)
@@ -198,6 +206,13 @@ def _load(folder: Path) -> Any:
     """A folder's tokenizer by transformers' own classes; code in the folder is never run."""
     found = [name for name in JSON_FILES if (folder / name).is_file()]
     raw = {name: read_json(folder / name) for name in found}
+    model = raw.get("tokenizer.json", {}).get("model")
+    if isinstance(model, dict) and model.get("type") != "WordPiece":
+        # tokenizers cuts this off every merge unchecked, and where a merge is without it, the
+        # whole process ends. No family of models that is read here has one.
+        if model.get("continuing_subword_prefix"):
+            path = folder / "tokenizer.json"
+            raise LoadError(f"{path}: a continuing_subword_prefix of merges is not supported")
     config = folder / "config.json"
     kind = read_json(config).get("model_type") if config.is_file() else None
     with _without_marks(folder) as plain:

@@ -208,6 +208,18 @@ def test_a_snapshot_with_a_shard_missing_is_not_whole(hub: Hub, tmp_path: Path) 
     assert _whole(folder)
 
 
+def test_a_snapshot_with_a_damaged_index_is_told_when_it_is_loaded(
+    hub: Hub, tmp_path: Path
+) -> None:
+    source = tmp_path / "damaged"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors.index.json"):
+        (source / name).write_text("{}")
+    hub.add("some/damaged", source)
+    folder = snapshot("some/damaged", COMMIT)
+    assert cached("some/damaged", COMMIT) == folder
+
+
 @pytest.mark.parametrize(
     ("refusal", "token", "message"),
     [

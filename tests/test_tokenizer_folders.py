@@ -244,3 +244,25 @@ def test_what_transformers_raised_is_logged_once(
 def test_a_model_saved_by_transformers_with_these_tokens_loads(folder: Path) -> None:
     as_transformers(network(Tokenizer(folder).vocab_size)).save_pretrained(folder)
     assert load_model(folder).config.causal
+
+
+def test_a_file_that_would_end_the_process_is_refused(folder: Path) -> None:
+    """tokenizers cuts the prefix off merges that do not begin with it, and aborts."""
+    edit_json(
+        folder / "tokenizer.json", lambda raw: raw["model"].update(continuing_subword_prefix="4")
+    )
+    with pytest.raises(LoadError, match="a continuing_subword_prefix of merges is not supported"):
+        Tokenizer(folder)
+
+
+def test_a_panic_of_rust_is_no_crash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its class derives from BaseException and has no name that can be imported."""
+
+    def panic(*_: Any, **__: Any) -> None:
+        raise type("PanicException", (BaseException,), {})("range end index out of range")
+
+    tokenizer = Tokenizer(folder)
+    monkeypatch.setattr(tokenizer, "_hf", type("Panicking", (), {"decode": panic})())
+    for decode in (lambda: tokenizer.decode([5]), lambda: tokenizer.token_text(5)):
+        with pytest.raises(LoadError, match=r"cannot decode its ids \(PanicException: range end"):
+            decode()

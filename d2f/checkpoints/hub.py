@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from d2f.checkpoints.shards import weight_map
-from d2f.errors import HubError
+from d2f.errors import HubError, LoadError
 
 WANTED = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]
 # Second copies of the same weights, in another format.
@@ -58,7 +58,10 @@ def _whole(folder: Path) -> bool:
     """Whether a model's or an adapter's configuration and all its weights are in the folder."""
     if not any((folder / name).is_file() for name in CONFIGS):
         return False
-    shards = set(weight_map(folder).values())
+    try:
+        shards = set(weight_map(folder).values())
+    except LoadError:
+        return True  # a damaged index is told when its model is loaded, and bars no other
     if shards:
         return all((folder / name).is_file() for name in shards)
     return any((folder / name).is_file() for name in SINGLE)
