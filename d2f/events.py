@@ -8,7 +8,6 @@ Positions are absolute: the prompt fills ``0 .. prompt_length - 1``. Times are s
 the decoder (device-synchronised), never around it.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,8 @@ from functools import cached_property
 from typing import Any
 
 from d2f.config import DecodeConfig, config_from_dict, config_to_dict, decoder_name
-from d2f.errors import InvalidInput
+from d2f.errors import InvalidInput, one_line
+from d2f.strict_json import from_json, to_json
 
 FORMAT = 1
 SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
@@ -27,6 +27,8 @@ SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
 )
 BLOCK_STATES = (SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED)
 FINISH_REASONS = ("stop", "length")
+# Of one step; a sum of them stays finite.
+MAX_SECONDS = 1e9
 # What reading JSON of the wrong shape, far too large a number or far too deep a list may raise.
 MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
@@ -191,7 +193,7 @@ class Trace:
         return replace(self, text=text)
 
     def to_json(self) -> str:
-        return json.dumps(
+        return to_json(
             {
                 "format": FORMAT,
                 "decoder": self.header.decoder,
@@ -199,15 +201,14 @@ class Trace:
                 "header": {k: v for k, v in asdict(self.header).items() if k != "config"},
                 "events": [event_to_dict(event) for event in self.events],
                 "text": self.text,
-            },
-            separators=(",", ":"),
+            }
         )
 
     @classmethod
     def from_json(cls, text: str) -> "Trace":
-        """Inverse of :meth:`to_json`. Anything malformed raises ``ValueError`` saying what."""
+        """Inverse of :meth:`to_json`. Anything malformed raises ``InvalidInput`` saying what."""
         try:
-            data = json.loads(text)
+            data = from_json(text)
             if data["format"] != FORMAT:
                 raise InvalidInput(f"trace format must be {FORMAT}, got {data['format']!r}")
             config = config_from_dict(data["decoder"], data["config"])
@@ -225,7 +226,9 @@ class Trace:
                 events=tuple(event_from_dict(event) for event in data["events"]),
                 text=str(data["text"]),
             )
-        except MALFORMED as error:
+        except InvalidInput:
+            raise
+        except (ValueError, *MALFORMED) as error:
             raise InvalidInput(f"not a trace: {type(error).__name__}: {error}") from error
 
 
@@ -250,10 +253,10 @@ def event_from_dict(data: dict[str, Any]) -> StepEvent:
         raise InvalidInput(f"finish_reason must be one of {FINISH_REASONS}, got {reason!r}")
     return StepEvent(
         step=_int(data["step"]),
-        seconds=_float(data["seconds"]),
+        seconds=_number(data["seconds"], "seconds", MAX_SECONDS),
         window=(start, end),
         commits=tuple(
-            Commit(_int(row[0]), _int(row[1]), _float(row[2]), bool(_int(row[3])))
+            Commit(_int(row[0]), _int(row[1]), _number(row[2], "confidence", 1), bool(_int(row[3])))
             for row in data["commits"]
         ),
         blocks=tuple(_block_from_row(row) for row in data["blocks"]),
@@ -279,8 +282,9 @@ def _ints(values: Iterable[Any]) -> tuple[int, ...]:
     return tuple(_int(value) for value in values)
 
 
-def _float(value: Any) -> float:
+def _number(value: Any, name: str, most: float) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        raise InvalidInput(f"expected a finite number, got {value!r}")
+    # Nothing compares with NaN.
+    if not number or not 0 <= value <= most:
+        raise InvalidInput(f"{name} must be a number in [0, {most:g}], got {one_line(repr(value))}")
     return float(value)

@@ -10,21 +10,28 @@ from typing import Any, NoReturn
 from d2f.errors import InvalidInput
 
 
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Compact JSON text, or indented lines.
+class NoJson(InvalidInput):
+    """A text that is not JSON, or only the beginning of one."""
+
+
+def to_json(value: Any, *, indent: int | None = None, ascii: bool = True) -> str:
+    """Compact JSON text, or indented lines; ``ascii`` escapes all other characters.
 
     Raises:
         ValueError: a number is not finite.
     """
     separators = (",", ":") if indent is None else None
-    return json.dumps(value, allow_nan=False, indent=indent, separators=separators)
+    return json.dumps(
+        value, allow_nan=False, indent=indent, separators=separators, ensure_ascii=ascii
+    )
 
 
 def from_json(text: str | bytes) -> Any:
     """The value that a JSON text says.
 
     Raises:
-        InvalidInput: it is no JSON, or a number in it is not finite.
+        NoJson: it is none.
+        InvalidInput: a number in it is not finite, or it is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
@@ -33,7 +40,7 @@ def from_json(text: str | bytes) -> Any:
     except RecursionError as error:
         raise InvalidInput("the JSON is nested too deeply") from error
     except ValueError as error:
-        raise InvalidInput(f"it is no JSON: {error}") from error
+        raise NoJson(f"it is no JSON: {error}") from error
 
 
 def _finite(digits: str) -> float:

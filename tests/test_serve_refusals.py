@@ -134,7 +134,7 @@ def test_other_addresses_are_refused_in_the_same_form(client: httpx.Client):
         (
             "response_format",
             {"type": "json_object"},
-            'answers are free text; leave it out or send {"type": "text"}',
+            'answers are free text; leave it out or send {"type":"text"}',
         ),
         ("modalities", ["text", "audio"], 'answers are text; leave it out or send ["text"]'),
         ("echo", True, "an answer does not repeat its prompt; leave it out or send false"),

@@ -36,6 +36,7 @@ from anyio.from_thread import start_blocking_portal
 from d2f.config import DecodeConfig, config_to_dict, decoder_name
 from d2f.errors import InvalidInput
 from d2f.events import MALFORMED, StepEvent, Trace, TraceHeader, event_from_dict
+from d2f.strict_json import NoJson, from_json, to_json
 from d2f.tokenizer import Message
 
 from ..characters import whole
@@ -232,7 +233,7 @@ class Feed:
         try:
             for kind, data in parser.end():
                 self._tell(reader.read(self.elapsed, kind, data))
-        except json.JSONDecodeError as error:  # the connection was closed in mid-event
+        except (json.JSONDecodeError, NoJson) as error:  # the connection was closed in mid-event
             if not reader.complete:
                 raise RemoteError(BROKE_OFF) from error
         if not reader.finished:
@@ -285,22 +286,22 @@ class EventsReader:
         if not data.strip():
             return
         if kind == "header":
-            header = Trace.from_json(whole(json.dumps(json.loads(data), ensure_ascii=False))).header
+            header = Trace.from_json(whole(to_json(from_json(data), ascii=False))).header
             if header.config != self.header.config:
                 raise RemoteError("decodes with other settings than it was asked for.")
             self.header = replace(header, device=f"{header.device}{ELSEWHERE}{self._host}")
             self.told.set()
         elif kind == "step":
-            told = json.loads(data)
+            told = from_json(data)
             self._pieces.update((int(token), _text(text)) for token, text in told["texts"])
             self.texts |= {
                 int(token): whole(self._pieces[int(token)]) for token, _ in told["texts"]
             }
             yield self._checked(event_from_dict(told["event"]))
         elif kind == "end":
-            self._text, self.finished = whole(_text(json.loads(data)["text"])), True
+            self._text, self.finished = whole(_text(from_json(data)["text"])), True
         elif kind == "error":
-            raise RemoteError(f"reported an error{words(json.loads(data))}.")
+            raise RemoteError(f"reported an error{words(from_json(data))}.")
 
     def rest(self) -> Iterator[StepEvent]:
         yield from ()

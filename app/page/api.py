@@ -6,7 +6,6 @@ the stream's last event, ``{"kind": "error", "text": ...}``, and then the call's
 loop over the events sees the one, who asks for the result the other.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ import gradio as gr
 
 from d2f.catalogue.pairs import catalogue_decoder, default_config
 from d2f.errors import D2FError, InvalidInput
+from d2f.strict_json import from_json
 
 from ..failures import words
 from ..lanes.lane import Host, Lane, Solo, solo_lanes
@@ -100,7 +100,7 @@ def _race(
     values = [changes.get(name, getattr(config, name)) for name in SETTINGS]
     with visitors.run(caller) as stop:
         for told in tell(prompt, pair, values, None, host, stop=stop):
-            for message in json.loads(told.packed)["messages"]:
+            for message in from_json(told.packed)["messages"]:
                 if message["kind"] == "error":
                     raise D2FError(message["text"])
                 yield message

@@ -5,7 +5,6 @@ A message is a small JSON object with a ``kind``: ``start``, ``step``, ``clock``
 ``static``.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +16,7 @@ from uuid import uuid4
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
 from d2f.errors import InvalidInput
+from d2f.strict_json import to_json
 
 from ..characters import whole
 from ..conversation import Conversation
@@ -152,7 +152,7 @@ def pack_messages(run: str, number: int, messages: list[Delta], opening: bool = 
         ValueError: a number is not finite, which no browser reads.
     """
     data = {"run": run, "seq": number, "messages": messages, "opening": opening}
-    packed = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    packed = to_json(data, ascii=False)
     return whole(packed).replace("<", "\\u003c")
 
 

@@ -17,7 +17,6 @@ Knows nothing of models, tokenizers or screens.
 """
 
 import base64
-import json
 import statistics
 import zlib
 from bisect import bisect_left
@@ -30,6 +29,7 @@ from d2f.config import CONFIGS, D2FConfig, DecodeConfig, config_from_dict
 from d2f.errors import InvalidInput
 from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy import policy_of
+from d2f.strict_json import to_json
 
 from .armour import pieces
 from .recording import (
@@ -126,7 +126,7 @@ def from_link(text: str) -> Recording:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return to_json(value, ascii=False)
 
 
 def _deflate(parts: Sequence[bytes]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from d2f.config import MAX_TOKENS, DecodeConfig, settings_of
 from d2f.errors import InvalidInput
 from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
+from d2f.strict_json import from_json, to_json
 
 from ..conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
 
@@ -95,14 +96,14 @@ class Recording:
         lanes = [
             {
                 "name": lane.name,
-                "trace": json.loads(lane.trace.to_json()),
+                "trace": from_json(lane.trace.to_json()),
                 "texts": [[token_id, text] for token_id, text in sorted(lane.texts.items())],
             }
             for lane in self.lanes
         ]
         head = {"format": FORMAT, "kind": KIND, "prompt": self.prompt, "verdict": self.verdict}
         past = {"past": write_past(self.past)} if self.past else {}
-        text = json.dumps(head | {"lanes": lanes} | past, separators=(",", ":"))
+        text = to_json(head | {"lanes": lanes} | past)
         require(len(text) <= MAX_FILE, "the run is too long to be saved")
         return text
 
@@ -255,7 +256,7 @@ def _lane_from_dict(data: dict[str, Any]) -> RecordedLane:
     pairs = {token_id: text for token_id, text in texts}
     require(len(pairs) == len(texts), "a token has two texts")
     require(all(type(token_id) is int for token_id in pairs), "a token id must be an integer")
-    return RecordedLane(data["name"], Trace.from_json(json.dumps(trace)), pairs)
+    return RecordedLane(data["name"], Trace.from_json(to_json(trace)), pairs)
 
 
 def _check_counts(header: dict[str, Any], events: list[dict[str, Any]]) -> None:

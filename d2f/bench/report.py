@@ -5,7 +5,6 @@ committed JSON, computed memory needs included; ``--check`` compares only, so no
 drift from its source. Loads no model and measures nothing.
 """
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from d2f.cli.program import program
 from d2f.errors import InvalidInput
 from d2f.places import ASSETS
 from d2f.policy import kind_of
+from d2f.strict_json import from_json
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ASSETS / "bench" / "mini.json"
@@ -154,12 +154,12 @@ def markdown_report(result: Result | None) -> str:
 
 
 def read_result() -> Result | None:
-    return json.loads(RESULT.read_text()) if RESULT.is_file() else None
+    return from_json(RESULT.read_text()) if RESULT.is_file() else None
 
 
 def read_results() -> list[Result]:
     """Every committed benchmark run: the headline one and those at other settings."""
-    return [json.loads(path.read_text()) for path in sorted(RESULT.parent.glob("*.json"))]
+    return [from_json(path.read_text()) for path in sorted(RESULT.parent.glob("*.json"))]
 
 
 def summary(result: Result | None) -> str:

@@ -8,7 +8,6 @@ PEFT's LoRA adapters are merged in float32 on the way. Every key must be used an
 filled. No code of a checkpoint is run.
 """
 
-import json
 import os.path
 import re
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from d2f.model_files import Fields, read_fields, read_json
 from d2f.nn.attention import choose_backend
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig, Shape
+from d2f.strict_json import to_json
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -331,7 +331,7 @@ def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> Non
         raise ComputeError(f"weight {lost[0]} holds NaN, or is too large for float16: not saved")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config_json(net.config, stop_ids), indent=2) + "\n"
+    text = to_json(config_json(net.config, stop_ids), indent=2) + "\n"
     (folder / "config.json.part").write_text(text)
     save_file(state, folder / "model.safetensors.part", metadata={"format": "pt"})
     for name in ("model.safetensors", "config.json"):

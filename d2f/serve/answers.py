@@ -1,11 +1,11 @@
 """Answers in OpenAI's objects, whole or in chunks. Knows no HTTP server and no model."""
 
-import json
 import time
 from typing import Any, ClassVar
 from uuid import uuid4
 
 from d2f.serve.stops import Said
+from d2f.strict_json import to_json
 
 DONE = b"data: [DONE]\n\n"
 
@@ -58,7 +58,7 @@ class Answer:
         return self._event({"choices": [{"index": 0, **part, "finish_reason": reason}]})
 
     def _event(self, data: dict[str, Any]) -> bytes:
-        return sse(json.dumps({**self._head, "object": self.chunk_kind, **data}))
+        return sse(to_json({**self._head, "object": self.chunk_kind, **data}))
 
     def _usage(self, last: Said) -> dict[str, int]:
         prompt = self._prompt_tokens

@@ -5,7 +5,6 @@ change the answer and cannot be followed is refused, not ignored. ``null`` means
 """
 
 import codecs
-import json
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -23,6 +22,7 @@ from pydantic import (
 from d2f.config import DecodeConfig, config_from_dict, config_to_dict, decoder_name
 from d2f.errors import InvalidInput
 from d2f.serve.refused import Refused
+from d2f.strict_json import to_json
 from d2f.text import plain_text
 from d2f.tokenizer import Message
 
@@ -57,7 +57,7 @@ def _only(why: str, *neutral: Any) -> BeforeValidator:
             value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral
         ):
             return value
-        sent = " or ".join(json.dumps(each) for each in neutral)
+        sent = " or ".join(map(to_json, neutral))
         advice = f"{why}; leave it out" + (f" or send {sent}" if sent else "")
         raise InvalidInput(advice)
 

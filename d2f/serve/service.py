@@ -13,7 +13,6 @@ one step. Knows no decoding rule and no command line.
 
 import asyncio
 import hmac
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
@@ -46,6 +45,7 @@ from d2f.serve.protocol import (
 from d2f.serve.refused import Refused, about, answer_errors, errors_told, refusal
 from d2f.serve.stops import Said, spoken
 from d2f.serve.worker import Busy, Job, Worker
+from d2f.strict_json import to_json
 
 WARM_UP_TOKENS = 32
 HEARTBEAT = 5.0  # seconds; keeps a waiting client's line alive
@@ -116,7 +116,7 @@ async def _told(parts: AsyncIterator[bytes], event: str | None) -> AsyncIterator
         async for part in parts:
             yield part
     except Exception as error:
-        yield sse(json.dumps(refusal(error).to_dict()), event)
+        yield sse(to_json(refusal(error).to_dict()), event)
 
 
 def load_app(options: Options) -> FastAPI:
@@ -302,11 +302,11 @@ class Service:
             new = {commit.token_id for commit in event.commits} - told
             told |= new
             texts = [[i, self._model.tokenizer.token_text(i)] for i in sorted(new)]
-            yield sse(json.dumps({"event": event_to_dict(event), "texts": texts}), "step")
+            yield sse(to_json({"event": event_to_dict(event), "texts": texts}), "step")
         trace = Trace(header, tuple(events))
         if trace.finish_reason is None:
             raise Refused(503, STOPPED)
-        yield sse(json.dumps({"text": self._model.tokenizer.decode(trace.token_ids)}), "end")
+        yield sse(to_json({"text": self._model.tokenizer.decode(trace.token_ids)}), "end")
 
 
 async def _whole(job: Job[Said], answer: Answer, request: Request) -> dict[str, Any]:

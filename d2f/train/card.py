@@ -4,7 +4,6 @@
 loss curve) and the accuracy per held-out task. ``README.md`` is rendered from it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -18,6 +17,7 @@ from d2f.config import DecodeConfig, VanillaConfig, config_to_dict, decoder_name
 from d2f.decode import generate
 from d2f.machine import machine, versions
 from d2f.model import Model
+from d2f.strict_json import from_json, to_json
 from d2f.tasks import TASKS, draw
 
 SEED = 7
@@ -63,7 +63,7 @@ def stage(recipe: dict[str, Any], tokens: int, seconds: float, log: Path) -> dic
     """One stage of training as the card tells it; the loss curve thinned to some sixty points."""
     # Names, not paths: a card is read on other machines.
     origin = {key: Path(recipe[key]).name for key in ("init", "teacher") if recipe[key]}
-    entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    entries = [from_json(line) for line in log.read_text().splitlines()] if log.is_file() else []
     every = max(1, len(entries) // CURVE_POINTS)
     return {
         "recipe": recipe | origin,
@@ -95,14 +95,14 @@ def write_card(
             "scores": [asdict(score) for score in scores],
         },
     }
-    (folder / "training.json").write_text(json.dumps(facts) + "\n")
+    (folder / "training.json").write_text(to_json(facts) + "\n")
     (folder / "README.md").write_text(render(facts))
 
 
 def earlier_stages(folder: Path) -> list[dict[str, Any]]:
     """The stages a model folder already tells of."""
     path = folder / "training.json"
-    return json.loads(path.read_text())["stages"] if path.is_file() else []
+    return from_json(path.read_text())["stages"] if path.is_file() else []
 
 
 def render(facts: dict[str, Any]) -> str:
