@@ -37,7 +37,7 @@ def recorded_race(pair: Pair, problem: Problem, host: Host) -> Recording:
     for _ in merge(lanes):
         pass
     names = [lane.name for lane in lanes]
-    judged = verdict(Known(problem), names, [lane.trace.text for lane in lanes])
+    judged = verdict(Known(problem), names, [lane.trace.text for lane in lanes], trained=names)
     return record(problem.prompt, lanes, judged)
 
 

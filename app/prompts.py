@@ -4,7 +4,8 @@ Knows the task grammars of ``d2f.tasks``; knows nothing of models, lanes or scre
 """
 
 import random
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +17,14 @@ MAX_CHARACTERS = 4000
 EXAMPLE_SEED = 7
 EXAMPLES_PER_TASK = 3
 UNCHECKED = "Answers not checked: not a problem the page knows."
+BOTH = {
+    True: "Both answers are correct.",
+    False: "Both answers are wrong.",
+    None: "Neither answer was checked.",
+}
+ONE = {True: "is correct", False: "is wrong", None: "was not checked"}
+UNSURE = "The page found no final answer that it can be sure of."
+CUT_WORD = re.compile(r"\S+\s*\Z")
 
 
 def examples() -> dict[str, list[Problem]]:
@@ -65,15 +74,37 @@ def recognise(asked: Sequence[str], problems: Iterable[Problem]) -> Known | None
     return None
 
 
-def verdict(known: Known | None, names: Sequence[str], answers: Sequence[str]) -> str:
-    """Whether each lane solved the problem, in one sentence."""
+def verdict(
+    known: Known | None,
+    names: Sequence[str],
+    answers: Sequence[str],
+    trained: Collection[str] = (),
+    cut: Collection[str] = (),
+) -> str:
+    """Whether each lane solved the problem, in a sentence or two.
+
+    A lane of those ``trained`` on the tasks is held to their form of answers, as in benchmarks. The
+    others are read in any words: right, wrong, or not checked. ``cut`` names those that ended at
+    the limit of tokens.
+    """
     if known is None:
         return UNCHECKED
+    marks = [
+        _mark(known, answer, name in trained, name in cut)
+        for name, answer in zip(names, answers, strict=True)
+    ]
+    if len(set(marks)) == 1:
+        told = BOTH[marks[0]]
+    else:
+        told = ", ".join(f"{n} {ONE[m]}" for n, m in zip(names, marks, strict=True)) + "."
+    return f"{told} {UNSURE}" if None in marks else told
+
+
+def _mark(known: Known, answer: str, trained: bool, cut: bool) -> bool | None:
     task, problem = TASKS[known.problem.task], known.problem
-    marks = [task.score(problem, answer, known.turn) for answer in answers]
-    if all(marks):
-        return "Both answers are correct."
-    if not any(marks):
-        return "Both answers are wrong."
-    words = ("wrong", "correct")
-    return ", ".join(f"{n} is {words[m]}" for n, m in zip(names, marks, strict=True)) + "."
+    if trained:
+        return task.score(problem, answer, known.turn)
+    if not cut:
+        return task.mark(problem, answer, known.turn)
+    # The last word may be a half one, and the last number one on the way.
+    return task.mark(problem, CUT_WORD.sub("", answer), known.turn) or None

@@ -740,6 +740,22 @@ def test_thousands_of_damaged_links_are_refused_or_valid() -> None:
     assert accepted[0] < 50 < accepted[1] < 750 and 50 < accepted[2] < 750
 
 
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        "",
+        "Both answers are correct.",
+        "D2F is correct, AR is wrong.",
+        "Answers not checked: not a problem the page knows.",
+        "D2F is correct, AR was not checked. The page found no final answer.",
+    ],
+)
+def test_old_verdicts_and_new_ones_open(verdict: str) -> None:
+    told = replace(BY_HAND, verdict=verdict)
+    assert from_link(to_link(told)).verdict == verdict
+    assert Recording.from_json(told.to_json()).verdict == verdict
+
+
 # --- On the way through chats and mails. ---
 
 

@@ -58,19 +58,65 @@ def test_line_ends_of_other_systems_are_line_ends(end: str) -> None:
     )
 
 
+NOT_SURE = "The page found no final answer that it can be sure of."
+NAMES = ("D2F", "AR")
+
+
 @pytest.mark.parametrize(
-    ("right", "sentence"),
+    ("d2f", "ar", "sentence"),
     [
-        ((True, True), "Both answers are correct."),
-        ((False, False), "Both answers are wrong."),
-        ((True, False), "D2F is correct, AR is wrong."),
-        ((False, True), "D2F is wrong, AR is correct."),
+        ("right", "right", "Both answers are correct."),
+        ("wrong", "wrong", "Both answers are wrong."),
+        ("right", "wrong", "D2F is correct, AR is wrong."),
+        ("wrong", "right", "D2F is wrong, AR is correct."),
+        ("right", "unsure", f"D2F is correct, AR was not checked. {NOT_SURE}"),
+        ("unsure", "right", f"D2F was not checked, AR is correct. {NOT_SURE}"),
+        ("wrong", "unsure", f"D2F is wrong, AR was not checked. {NOT_SURE}"),
+        ("unsure", "unsure", f"Neither answer was checked. {NOT_SURE}"),
     ],
 )
-def test_known_problems_are_judged(right: tuple[bool, bool], sentence: str):
+def test_known_problems_are_judged(d2f: str, ar: str, sentence: str):
     (problem,) = islice(draw("math-mini", "test", 1), 1)
-    answers = [problem.answer if good else "no idea" for good in right]
-    assert verdict(Known(problem), ("D2F", "AR"), answers) == sentence
+    answers = {
+        "right": f"So the answer is **{problem.expected[0]}**.",
+        "wrong": "So the answer is **9999**.",
+        "unsure": "no idea",
+    }
+    assert verdict(Known(problem), NAMES, [answers[d2f], answers[ar]]) == sentence
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_a_lane_trained_on_the_tasks_is_held_to_their_form(task: str):
+    problem = next(draw(task, "test", 1))
+    fenced = "~~~\n" + "\n".join(" ".join(row) for row in problem.answer.split("\n")) + "\n~~~"
+    loose = {
+        "gsm-mini": f"The answer is {problem.expected[0]}.",
+        "math-mini": f"The answer is {problem.expected[0]}.",
+        "code-mini": f"~~~\n{problem.answer}\n~~~",
+        "sudoku-mini": fenced,
+    }[task]
+    known, answers = Known(problem), [loose, loose]
+    assert verdict(known, NAMES, answers) == "Both answers are correct."
+    assert verdict(known, NAMES, answers, trained=["D2F"]) == "D2F is wrong, AR is correct."
+    assert verdict(known, NAMES, answers, trained=NAMES) == "Both answers are wrong."
+    own = [problem.answer] * 2
+    assert verdict(known, NAMES, own, trained=["D2F"]) == "Both answers are correct."
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("The answer is 3.\n\nLet me know if", "is correct"),
+        ("The answer is 3", "was not checked"),  # of 35?
+        ("The answer is 4.\n\nWait, that", "was not checked"),
+        ("The answer is 4.\n\nLet me know if", "was not checked"),
+    ],
+)
+def test_half_an_answer_is_never_wrong(answer: str, told: str):
+    problem = next(each for each in draw("gsm-mini", "test", 7) if each.expected[0] == "3")
+    words = verdict(Known(problem), NAMES, [problem.answer, answer], ["D2F"], cut=["AR"])
+    assert words.startswith(f"D2F is correct, AR {told}.") or words == "Both answers are correct."
+    assert (words == "Both answers are correct.") is (told == "is correct")
 
 
 def test_a_typed_prompt_is_recognised_and_so_is_its_follow_up():

@@ -1,12 +1,19 @@
 """Which lanes run elsewhere is the operator's word."""
 
 import argparse
+from dataclasses import replace
 
 import pytest
 
 from app.lanes.remote import Server
-from app.lanes.runners import Transformers, add_options, chosen_runners, rival_pair
-from d2f.catalogue.pairs import PAIRS
+from app.lanes.runners import (
+    Transformers,
+    add_options,
+    chosen_runners,
+    rival_pair,
+    trained_lanes,
+)
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
 
 URL = "http://gpu:8000/v1"
 KEYS = {"OPENAI_API_KEY": "theirs", "D2F_API_KEY": "ours"}
@@ -54,3 +61,27 @@ def test_a_pair_says_where_its_lanes_run_and_holds_no_key_in_sight():
     )
     assert pair.lanes["ar"][0] == "llama" and pair.lanes["d2f"][0] == "mini-d2f"
     assert "ours" not in repr(pair) and "theirs" not in repr(pair)
+
+
+@pytest.mark.parametrize(
+    ("options", "trained"),
+    [
+        ((), ["D2F", "AR"]),
+        (("--ar-transformers",), ["D2F", "AR"]),
+        (("--ar-url", URL, "--ar-model", "mini-ar"), ["D2F"]),
+        (("--ar-events", URL), ["D2F"]),
+        (("--d2f-events", URL), ["AR"]),
+        (("--d2f-events", URL, "--ar-events", URL), []),
+    ],
+)
+def test_a_lane_elsewhere_is_not_taken_for_one_trained_here(options: tuple, trained: list[str]):
+    runners = chosen(*options)
+    pair = rival_pair(PAIRS["mini"], runners) if runners else PAIRS["mini"]
+    assert trained_lanes(pair) == trained
+
+
+def test_a_model_of_the_catalogue_is_not_taken_for_one_trained_here():
+    rival = replace(PAIRS["mini"], ar="Qwen2.5-0.5B-Instruct")
+    assert trained_lanes(rival) == ["D2F"]
+    assert trained_lanes(rival_pair(rival, {"ar": Transformers()})) == ["D2F"]
+    assert [trained_lanes(pair) for pair in PUBLISHED_PAIRS.values()] == [[]] * len(PUBLISHED_PAIRS)

@@ -12,12 +12,16 @@ from races import ar_trace, recorded
 import app.page.tell
 from app.conversation import Conversation, Exchange
 from app.lanes.lane import Host, Lane, Question
+from app.lanes.runners import rival_pair
+from app.lanes.server import Server
 from app.page.components import STATIC, RaceBoard
 from app.page.tell import SETTINGS, pack_messages, read_settings, retell, tell
-from app.prompts import UNCHECKED
+from app.prompts import UNCHECKED, Known
+from app.recordings.recording import Recording
 from d2f.catalogue.pairs import PAIRS
 from d2f.config import config_to_dict
 from d2f.engine import Engine
+from d2f.tasks import draw
 
 DEFAULTS = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
 
@@ -123,6 +127,39 @@ def test_a_run_that_is_to_end_says_no_more_what_it_waits_for(monkeypatch: pytest
     kinds += [[m["kind"] for m in json.loads(told.packed)["messages"]] for told in run]
     assert kinds[0] == ["status"] and kinds[-1] == ["stopped"]
     assert not any(kinds[1:-1])
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ("5 - 2 = 3. The answer is **3**.", "Both answers are correct."),
+        ("The answer is 4.", "D2F is correct, AR is wrong."),
+        (
+            "I had 3 guesses.",
+            "D2F is correct, AR was not checked. "
+            "The page found no final answer that it can be sure of.",
+        ),
+    ],
+)
+def test_a_rival_is_judged_by_what_it_says_not_by_our_form(
+    monkeypatch: pytest.MonkeyPatch, answer: str, sentence: str
+):
+    def lanes(question: Question, host: Host) -> list[Lane]:
+        texts = ("So 3 are left.\n#### 3", answer)
+        return [
+            replace(lane, decode=lambda ids, text=text: text)
+            for lane, text in zip(recorded(), texts, strict=True)
+        ]
+
+    monkeypatch.setattr(app.page.tell, "pair_lanes", lanes)
+    rival = rival_pair(PAIRS["mini"], {"ar": Server("http://h/v1", "llama")})
+    problem = next(each for each in draw("gsm-mini", "test", 7) if each.expected[0] == "3")
+    host = Host(pairs={"rival": rival})
+    *_, last = tell(problem.prompt, "rival", DEFAULTS, Known(problem), host)
+    (end,) = json.loads(last.packed)["messages"]
+    assert end["summary"].endswith(f"per second. {sentence}")
+    assert last.recording.verdict == sentence
+    assert Recording.from_json(last.recording.to_json()).verdict == sentence
 
 
 def test_a_follow_up_is_recorded_and_told_again_with_what_was_said_before(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -311,6 +313,72 @@ HOSTILE = {
     "holds a surrogate": "def f(x):\n    return '\ud800'",
     "is too long": "#" * 30_000,
 }
+
+
+# What would leave a file; {} is an outer folder, or "" for the program's own.
+LEAVING = {
+    "mkfifo": "os.mkfifo('{}left')",
+    "mkfifo of the module below": "__import__('posix').mkfifo('{}left')",
+    "mkfifo in a folder": "os.mkfifo('left', dir_fd=os.open('{}.', 0))",
+    "mkfifo of a set": "[f for f in os.supports_dir_fd if f.__name__ == 'mkfifo'][0]('{}left')",
+    "mkfifo of a module made anew": (
+        "i = sys.modules['_imp']; m = i.create_builtin("
+        "sys.modules['_frozen_importlib'].ModuleSpec('posix', None)); "
+        "i.exec_builtin(m); m.mkfifo('{}left')"
+    ),
+    "mknod": "os.mknod('{}left')",
+    "mknod of a fifo": "os.mknod('{}left', 0o10644)",
+    "mkdir": "os.mkdir('{}left')",
+    "makedirs": "os.makedirs('{}left/a/b')",
+    "open": "open('{}left', 'w')",
+    "os.open": "os.open('{}left', os.O_CREAT | os.O_WRONLY)",
+    "link": "os.link('/proc/self/cmdline', '{}left')",
+    "symlink": "os.symlink('/etc/passwd', '{}left')",
+    "rename": "os.rename('.', '{}left')",
+    "chmod": "os.chmod('.', 0)",
+    "chdir": "os.chdir('..')",
+}
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder in which the user called nobody may write."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("what", sorted(LEAVING))
+def test_code_leaves_nothing_behind(
+    what: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
+    for place in ("", f"{open_folder}/"):
+        tried = LEAVING[what].format(place)
+        source = f"import os, sys\ndef f(x):\n    {tried}\n    return 1"
+        assert call_untrusted(source, "f", [[1]]) is None
+        assert list(open_folder.iterdir()) == []
+    assert call_untrusted("def f(x):\n    return x", "f", [[1]]) == [1]
+
+
+def make_nested(folder: Path) -> None:
+    (folder / "a/b/c").mkdir(parents=True)
+    (folder / "a/b/c/file").touch()
+    os.mkfifo(folder / "a/b/fifo")
+
+
+def make_closed(folder: Path) -> None:
+    make_nested(folder)
+    (folder / "a/b/c/file").chmod(0)
+    for closed in ("a/b/c", "a/b", "a", "."):
+        (folder / closed).chmod(0)
+
+
+@pytest.mark.parametrize("make", [make_nested, make_closed])
+def test_a_folder_goes_whatever_is_in_it(make: Callable[[Path], None], tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        make(Path(folder))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", sorted(HOSTILE))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from d2f.catalogue.pairs import Pair
+from d2f.catalogue.pairs import RACING, Pair, embedded_models
 from d2f.errors import InvalidInput
 
 from .server import Server, read_key
@@ -79,6 +79,16 @@ def chosen_runners(args: argparse.Namespace, environment: Mapping[str, str]) -> 
     if args.ar_transformers:
         runners["ar"] = Transformers()
     return runners
+
+
+def trained_lanes(pair: Pair) -> list[str]:
+    """The names of the pair's lanes whose models learned the tasks' own form of answers, here.
+
+    Nobody here knows what another machine runs, whatever its name.
+    """
+    runners = pair.runners if isinstance(pair, RivalPair) else {}
+    own = [each for each in RACING if not isinstance(runners.get(each), Server)]
+    return [each.upper() for each in own if pair.lanes[each][0] in embedded_models()]
 
 
 def rival_pair(pair: Pair, runners: Mapping[str, Runner]) -> RivalPair:

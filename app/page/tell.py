@@ -22,7 +22,7 @@ from ..characters import whole
 from ..conversation import Conversation
 from ..failures import words
 from ..lanes.lane import Host, Lane, Question, pair_lanes
-from ..lanes.runners import RivalPair
+from ..lanes.runners import RivalPair, trained_lanes
 from ..prompts import Known, check_prompt, verdict
 from ..race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
 from ..recordings.link import to_link
@@ -95,7 +95,7 @@ def tell(
                 yield Told(pack([{"kind": "stopped"}]))
             else:
                 past = _told_before(question, race.lanes)
-                judged = judge(known, race.lanes)
+                judged = judge(known, question.pair, race.lanes)
                 recording = record(question.prompt, race.lanes, judged, past.turns)
                 after = _after(past, question.prompt, race.lanes)
                 last = _with_counted(end(recording), recording, race.lanes)
@@ -242,12 +242,14 @@ def _start(boards: Sequence[LaneBoard], lanes: Sequence[Lane], speed: float) -> 
     return {"kind": "start", "speed": speed, "lanes": starts}
 
 
-def judge(known: Known | None, lanes: Sequence[Lane]) -> str:
+def judge(known: Known | None, pair: Pair, lanes: Sequence[Lane]) -> str:
     """Whether the answers are right; of a lane that broke off, why it did."""
     failures = [f"{lane.name} broke off: {lane.failure}" for lane in lanes if lane.failure]
     if failures:
         return " ".join(failures)[:MAX_VERDICT]
-    return verdict(known, [lane.name for lane in lanes], [lane.answer for lane in lanes])
+    names, answers = [lane.name for lane in lanes], [lane.answer for lane in lanes]
+    cut = [lane.name for lane in lanes if lane.trace.finish_reason == "length"]
+    return verdict(known, names, answers, trained_lanes(pair), cut)
 
 
 def end(recording: Recording) -> Delta:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from d2f.tasks.problem import Problem, Task, Turn, ceiling, same_final_answer
+from d2f.tasks.reading import read_number
 
 WOMEN = (
     "Mia Anna Emma Lily Zoe Nora Ruby Ella Clara Lucy Maya Ivy Rosa Alice Julia Sara Nina Eva "
@@ -715,4 +716,5 @@ TASK = Task(
     description="Grade-school stories of two to six steps, solved one sentence at a time.",
     make=make,
     judge=same_final_answer,
+    read=read_number,
 )

@@ -12,6 +12,7 @@ from math import gcd
 from typing import NamedTuple
 
 from d2f.tasks.problem import Problem, Task, Turn, ceiling, same_final_answer
+from d2f.tasks.reading import read_number
 
 
 class Exercise(NamedTuple):
@@ -413,4 +414,5 @@ TASK = Task(
     description="Equations, fractions, percent, units and more, with worked steps.",
     make=make,
     judge=same_final_answer,
+    read=read_number,
 )

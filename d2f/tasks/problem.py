@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from d2f.errors import InvalidInput
 
 HELD_OUT = 8
+MAX_READ = 50_000  # characters of an answer
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,20 @@ class Problem:
         return self.turns[0].answer
 
 
+def unread(text: str, expected: str) -> None:
+    """The reader of a task that has none."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """A named grammar with its scorer."""
+    """A named grammar with its scorer, and with a reader of answers in other forms than its own."""
 
     name: str
     title: str
     description: str
     make: Callable[[random.Random, float], Problem]
     judge: Callable[[str, str], bool]
+    read: Callable[[str, str], bool | None] = unread
 
     def generate(self, rng: random.Random, difficulty: float | None = None) -> Problem:
         """Draws one problem; `difficulty` in [0, 1] shrinks steps and numbers (None = 1)."""
@@ -64,12 +70,20 @@ class Task:
         return self.make(rng, 1.0 if difficulty is None else difficulty)
 
     def score(self, problem: Problem, text: str, turn: int = 0) -> bool:
-        """Says whether `text` is a correct reply to the given turn of `problem`."""
+        """Says whether `text` is a correct reply to the given turn, in the form of the task."""
+        return self.judge(text, self._expected(problem, turn))
+
+    def mark(self, problem: Problem, text: str, turn: int = 0) -> bool | None:
+        """The same of a reply in any words; None where no final answer is sure."""
+        expected = self._expected(problem, turn)
+        return self.read(text, expected) if len(text) <= MAX_READ else None
+
+    def _expected(self, problem: Problem, turn: int) -> str:
         if problem.task != self.name:
             raise InvalidInput(f"problem.task must be {self.name!r}, got {problem.task!r}")
         if not 0 <= turn < len(problem.turns):
             raise InvalidInput(f"turn must be in [0, {len(problem.turns)}), got {turn!r}")
-        return self.judge(text, problem.expected[turn])
+        return problem.expected[turn]
 
 
 def split_of_key(task: str, key: str) -> str:

@@ -15,6 +15,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from d2f.tasks.problem import Problem, Task, Turn, ceiling, split_of_key
+from d2f.tasks.reading import read_code
 from d2f.tasks.sandbox import call_untrusted
 
 NAME = "code-mini"
@@ -620,4 +621,5 @@ TASK = Task(
     description="Small functions over numbers and text, checked by running hidden tests.",
     make=make,
     judge=judge,
+    read=read_code,
 )

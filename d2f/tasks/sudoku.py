@@ -12,6 +12,7 @@ from functools import cache
 from itertools import permutations, product
 
 from d2f.tasks.problem import Problem, Task, Turn, ceiling
+from d2f.tasks.reading import read_grid
 
 ROW = re.compile(r"^[1-4]{4}$")
 
@@ -92,4 +93,5 @@ TASK = Task(
     description="Fill a 4x4 grid so that every row, column and 2x2 box holds 1 to 4.",
     make=make,
     judge=judge,
+    read=read_grid,
 )
