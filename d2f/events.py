@@ -27,6 +27,7 @@ SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED = (
 )
 BLOCK_STATES = (SEMI_ACTIVATED, FULLY_ACTIVATED, COMPLETED, CACHED)
 FINISH_REASONS = ("stop", "length")
+DECODER, CLIENT = CLOCKS = ("decoder", "client")
 # Of one step; a sum of them stays finite.
 MAX_SECONDS = 1e9
 # What reading JSON of the wrong shape, far too large a number or far too deep a list may raise.
@@ -77,7 +78,13 @@ class StepEvent:
 
 @dataclass(frozen=True)
 class TraceHeader:
-    """What was run, on what: enough to run it again and to read the figures fairly."""
+    """What was run, on what: enough to run it again and to read the figures fairly.
+
+    ``clock`` took the times: the ``"decoder"``, or a ``"client"`` that saw only when the tokens of
+    another machine's run arrived. ``host`` names the other machine; None: the run was on this one.
+    ``counted``: an event's tokens are the model's; False: pieces of text, of which nobody told how
+    many tokens they were.
+    """
 
     config: DecodeConfig
     model: str
@@ -86,6 +93,9 @@ class TraceHeader:
     prompt_ids: tuple[int, ...]
     stop_ids: tuple[int, ...]
     versions: dict[str, str] = field(default_factory=dict)
+    clock: str = DECODER
+    host: str | None = None
+    counted: bool = True
 
     @property
     def decoder(self) -> str:
@@ -222,6 +232,7 @@ class Trace:
                     prompt_ids=_ints(header["prompt_ids"]),
                     stop_ids=_ints(header["stop_ids"]),
                     versions={str(k): str(v) for k, v in header["versions"].items()},
+                    **_origin(header),
                 ),
                 events=tuple(event_from_dict(event) for event in data["events"]),
                 text=str(data["text"]),
@@ -230,6 +241,17 @@ class Trace:
             raise
         except (ValueError, *MALFORMED) as error:
             raise InvalidInput(f"not a trace: {type(error).__name__}: {error}") from error
+
+
+def _origin(header: dict[str, Any]) -> dict[str, Any]:
+    """Whose clock, host and count they are, which older traces do not tell."""
+    clock, host = header.get("clock", DECODER), header.get("host")
+    counted = header.get("counted", True)
+    if clock not in CLOCKS:
+        raise InvalidInput(f"clock must be one of {CLOCKS}, got {clock!r}")
+    if not isinstance(counted, bool):
+        raise InvalidInput(f"counted must be true or false, got {counted!r}")
+    return {"clock": clock, "host": None if host is None else str(host), "counted": counted}
 
 
 def event_to_dict(event: StepEvent) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def test_every_figure_is_by_the_servers_own_count(reason: str, tokens: int, limi
     recording = record("Count.", [lane])
     assert Recording.from_json(recording.to_json()).lanes[0].trace.metrics == trace.metrics
     assert app.page.charts.figures(recording)[0].data[0].y[-1] == tokens
-    assert trace.header.device.endswith(", tokens by its own count")
+    assert trace.header.counted
     assert "tokens are those it counted" in machine(trace.header)
     if reason == "stop" or tokens >= limit:
         linked = from_link(to_link(recording)).lanes[0].trace

@@ -151,6 +151,9 @@ def test_the_json_of_a_trace_is_this() -> None:
             "prompt_ids": [20, 4, 21],
             "stop_ids": [4, 5],
             "versions": {"torch": "2.13"},
+            "clock": "decoder",
+            "host": None,
+            "counted": True,
         },
         "events": [
             {

@@ -142,7 +142,7 @@ BY_HAND = Recording(
     "D2F is correct.",
 )
 PAYLOAD = [
-    1,
+    2,
     "d2f-race",
     "Count to four.",
     "D2F is correct.",
@@ -532,7 +532,7 @@ def changed(path: tuple[int, ...], value: Any) -> str:
 
 NAME, DECODER, SETTING, MODEL, DEVICE, DTYPE, VERSIONS, PROMPT, ANSWER = range(9)
 LIMITS: list[tuple[tuple[int, ...], Any, str]] = [
-    ((0,), 2, "its format must be 1"),
+    ((0,), 3, "its format must be 1 or 2"),
     ((1,), "d2f-run", "it is not a race"),
     ((2,), None, "the prompt must be text"),
     ((2,), "x" * 32_769, "the prompt is longer than 32,768 characters"),

@@ -266,7 +266,7 @@ def test_reading_and_writing_loads_no_torch() -> None:
 def test_the_json_of_a_race_is_this() -> None:
     data = json.loads(race().to_json())
     assert list(data) == ["format", "kind", "prompt", "verdict", "lanes"]
-    assert (data["format"], data["kind"]) == (1, "d2f-race")
+    assert (data["format"], data["kind"]) == (2, "d2f-race")
     assert (data["prompt"], data["verdict"]) == ("Count to four.", "Both answers are correct.")
     assert data["lanes"][0] == {
         "name": "D2F",
@@ -331,7 +331,8 @@ def changed(path: tuple[Any, ...], value: Any) -> str:
 LIMITS: list[tuple[tuple[Any, ...], Any, str]] = [
     (("kind",), "d2f-run", "it is not a race"),
     (("kind",), ..., "it is not a race"),
-    (("format",), 2, "its format must be 1"),
+    (("format",), 3, "its format must be 1 or 2"),
+    (("format",), True, "its format must be 1 or 2"),
     (("prompt",), 7, "the prompt must be text"),
     (("prompt",), "x" * 32_769, "the prompt is longer than 32,768 characters"),
     (("prompt",), "a\rb", "the prompt contains the character U+000D"),

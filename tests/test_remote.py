@@ -68,7 +68,8 @@ def test_files_and_links_tell_the_run():
     (linked,), (kept,) = from_link(to_link(recording)).lanes, recording.lanes
     assert linked.trace.text == kept.trace.text
     assert linked.trace.header.model == kept.trace.header.model
-    assert linked.trace.header.device.startswith("client-timed")
+    assert linked.trace.header.clock == "client"
+    assert linked.trace.header.host == kept.trace.header.host
     assert [e.window for e in linked.trace.events] == [e.window for e in kept.trace.events]
     assert linked.trace.finish_reason == "stop"
 
@@ -263,7 +264,7 @@ def test_what_was_measured_where_is_told_lane_by_lane():
         "seconds are those between arrivals, the network included; forwards are the pieces it "
         "streamed."
     )
-    there = replace(header, device="cuda (H100), at gpu:8000")
+    there = replace(header, device="cuda (H100)", host="gpu:8000")
     assert "on another machine (cuda (H100), at gpu:8000" in machine(there)
 
 
@@ -378,8 +379,7 @@ def test_a_served_run_equals_the_run_here(served: tuple):
         here.tokens,
         here.finish_reason,
     )
-    at = f"{here.header.device}, at {server.host}"
-    assert trace.header == replace(here.header, device=at)
+    assert trace.header == replace(here.header, host=server.host)
     assert {i: lane.token_text(i) for i in trace.canvas.values()} == {
         i: model.tokenizer.token_text(i) for i in trace.canvas.values()
     }
@@ -387,7 +387,7 @@ def test_a_served_run_equals_the_run_here(served: tuple):
     assert Recording.from_json(recording.to_json()) == recording
     linked = from_link(to_link(recording)).lanes[0].trace
     assert linked.text == recording.lanes[0].trace.text
-    assert linked.header.device == trace.header.device
+    assert linked.header.host == trace.header.host
 
 
 def test_the_service_is_an_openai_compatible_server_too(served: tuple):

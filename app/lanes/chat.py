@@ -13,12 +13,11 @@ from typing import Any
 
 from d2f.config import MAX_TOKENS, ARConfig, DecodeConfig
 from d2f.errors import InvalidInput
-from d2f.events import FINISH_REASONS, Commit, StepEvent, Trace, TraceHeader
+from d2f.events import CLIENT, FINISH_REASONS, Commit, StepEvent, Trace, TraceHeader
 from d2f.tokenizer import Message
 
 from ..characters import divide, whole
 from ..conversation import THOUGHTS_BEGIN, THOUGHTS_END, spoken
-from ..page.reducer import CLIENT_TIMED, COUNTED
 from .refusal import UNKNOWN, named_fields, quote, text_of, words
 from .server import RemoteError, Server
 
@@ -192,7 +191,7 @@ class ChatReader:
         return self.answer(commit.token_id for commit in event.commits)
 
     def _header(self, config: DecodeConfig) -> TraceHeader:
-        where = f"{CLIENT_TIMED} at {self._server.host}"
+        where = f"client-timed at {self._server.host}"
         asked = f", asked {', '.join(self._changes)}" if self._changes else ""
         room = max(MAX_LABEL - len(f", {where}{asked}"), 1)
         name = self._server.model
@@ -200,10 +199,13 @@ class ChatReader:
         return TraceHeader(
             config=config,
             model=f"{name}, {where}{asked}",
-            device=f"{CLIENT_TIMED}, {self._server.host}{COUNTED if self._count else ''}",
+            device="unknown",
             dtype="the server's",
             prompt_ids=(PROMPT,),
             stop_ids=(STOP,),
+            clock=CLIENT,
+            host=self._server.host,
+            counted=bool(self._count),
         )
 
     def _hear(self, seconds: float, thought: bool, text: str) -> Iterator[StepEvent]:

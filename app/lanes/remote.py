@@ -41,7 +41,6 @@ from d2f.tokenizer import Message
 
 from ..characters import whole
 from ..environment import check_proxy
-from ..page.reducer import ELSEWHERE
 from .chat import BROKE_OFF, PROMPT, ChatReader
 from .refusal import ADAPTABLE, quote, read_refusal, told, words
 from .server import RemoteError, Server
@@ -269,10 +268,11 @@ class EventsReader:
         self.header = TraceHeader(
             config=config,
             model=f"a model at {server.host}",
-            device=f"unknown{ELSEWHERE}{server.host}",
+            device="unknown",
             dtype="the server's",
             prompt_ids=(PROMPT,),
             stop_ids=(),
+            host=server.host,
         )
         self.told = threading.Event()
         self._host, self._text = server.host, ""
@@ -289,7 +289,7 @@ class EventsReader:
             header = Trace.from_json(whole(to_json(from_json(data), ascii=False))).header
             if header.config != self.header.config:
                 raise RemoteError("decodes with other settings than it was asked for.")
-            self.header = replace(header, device=f"{header.device}{ELSEWHERE}{self._host}")
+            self.header = replace(header, host=self._host)
             self.told.set()
         elif kind == "step":
             told = from_json(data)

@@ -14,11 +14,10 @@ import plotly.graph_objects as go
 
 from d2f.bench.report import Result, changed
 from d2f.bench.suite import ALL
-from d2f.events import Trace
+from d2f.events import CLIENT, Trace
 from d2f.policy import KINDS, kind_of
 
 from ..recordings.recording import RecordedLane, Recording
-from .reducer import client_timed
 
 COLOURS = ("#0072b2", "#d55e00")
 DASHES = ("solid", "dash")
@@ -216,7 +215,7 @@ def _time_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
 def _confidence_figure(lanes: Sequence[RecordedLane]) -> go.Figure:
     figure = _empty("confidence", "share of tokens")
     for i, lane in enumerate(lanes):
-        if client_timed(lane.trace.header):
+        if lane.trace.header.clock == CLIENT:  # no confidences are known
             continue
         values = [c.confidence for event in lane.trace.events for c in event.commits]
         marker = {"color": COLOURS[i], "pattern": {"shape": PATTERNS[i]}}

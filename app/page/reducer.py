@@ -9,15 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from d2f.events import StepEvent, Trace, TraceHeader
+from d2f.events import CLIENT, DECODER, StepEvent, Trace, TraceHeader
 
 Delta = dict[str, Any]
 FORCED, STOP = 1, 2
 AR_ROW = 16
-# How the device of a lane begins whose times were taken around another machine's work.
-CLIENT_TIMED = "client-timed"
-COUNTED = ", tokens by its own count"  # behind such a device, where the server counted them
-ELSEWHERE = ", at "  # before the host of a run on another machine that took its own times
 
 
 class LaneBoard:
@@ -46,7 +42,7 @@ class LaneBoard:
             "decoder": self.header.decoder,
             "capacity": config.max_new_tokens,
             "block": getattr(config, "block_size", None) or AR_ROW,
-            "confidences": not client_timed(self.header),
+            "confidences": self.header.clock == DECODER,
         }
 
     def step(self, event: StepEvent) -> Delta:
@@ -102,9 +98,14 @@ def speeds(names: Sequence[str], traces: Sequence[Trace]) -> str:
     )
 
 
-def client_timed(header: TraceHeader) -> bool:
-    """Whether the times are those of a client, and no confidences are known."""
-    return header.device.startswith(CLIENT_TIMED)
+def place(header: TraceHeader) -> str:
+    """Where a lane ran, and in which precision."""
+    where = header.device
+    if header.clock == CLIENT:
+        where = f"client-timed, {header.host}{', tokens by its own count' * header.counted}"
+    elif header.host:
+        where = f"{header.device}, at {header.host}"
+    return f"{where}, {header.dtype}"
 
 
 def machine(*headers: TraceHeader) -> str:
@@ -113,18 +114,14 @@ def machine(*headers: TraceHeader) -> str:
 
 
 def _measured(header: TraceHeader) -> str:
-    if client_timed(header):
-        own = header.device.endswith(COUNTED)
+    if header.clock == CLIENT:
         counted = (
             "tokens are those it counted, each one a forward."
-            if own
+            if header.counted
             else "forwards are the pieces it streamed."
         )
         return (
             f"{header.model}: seconds are those between arrivals, the network included; {counted}"
         )
-    where = "on another machine" if ELSEWHERE in header.device else "on this machine"
-    return (
-        f"Measured {where} ({header.device}, {header.dtype}); "
-        "each lane's clock ran only while it computed."
-    )
+    where = "on another machine" if header.host else "on this machine"
+    return f"Measured {where} ({place(header)}); each lane's clock ran only while it computed."

@@ -35,7 +35,7 @@ from ..recordings.recording import (
     replay_lane,
     require,
 )
-from .reducer import Delta, LaneBoard, final, machine, speeds
+from .reducer import Delta, LaneBoard, final, machine, place, speeds
 
 SETTINGS = (
     "max_new_tokens",
@@ -129,7 +129,7 @@ def retell(recording: Recording, trusted: bool = False) -> list[Delta]:
     boards = [_board(index, lane) for index, lane in enumerate(lanes)]
     steps = [{"kind": "step", **boards[index].step(event)} for index, event in merge(lanes)]
     start = _start(boards, lanes, SLOW_MOTION) | {"recorded": True, "turn": recording.turn}
-    places = dict.fromkeys(f"{lane.header.device}, {lane.header.dtype}" for lane in lanes)
+    places = dict.fromkeys(place(lane.header) for lane in lanes)
     told = end(recording)
     turn = f"Turn {recording.turn} of a conversation. " if recording.past else ""
     told["note"] = f"{turn}As recorded, not measured here: {'; '.join(places)}."

@@ -26,12 +26,12 @@ from itertools import accumulate
 from typing import Any
 
 from d2f.config import CONFIGS, D2FConfig, DecodeConfig, config_from_dict
-from d2f.errors import InvalidInput
-from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+from d2f.events import DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy import policy_of
 from d2f.strict_json import to_json
 
 from .armour import pieces
+from .digits import gaps_of, indexes_of, pack, unpack
 from .recording import (
     FORMAT,
     KIND,
@@ -42,8 +42,10 @@ from .recording import (
     RecordedLane,
     Recording,
     RecordingError,
+    check_format,
     check_settings,
     parse_json,
+    read_header,
     read_past,
     refusals,
     require,
@@ -71,14 +73,11 @@ SETTINGS = {
     "vanilla": (*SHARED, "tokens_per_step", "block_size"),
 }
 KEPT_VERSIONS = ("torch",)
+HERE = [DECODER, None, True]  # clock, host and count of most lanes, which a link leaves out
 TICKS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))  # microseconds
 LEVELS = tuple(percent / 100 for percent in (*range(100, 90, -1), *range(90, -1, -5)))
 # A control character, so no token's text contains it, and the only one JSON need not escape.
 SEPARATOR = "\x7f"
-DIGITS = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"\\')
-BASE = len(DIGITS) // 2
-VALUES = {character: digit for digit, character in enumerate(DIGITS)}
-MAX_DIGITS = 8
 
 # What a step's StepEvent holds beyond its commits: window, blocks, cache length, finish reason.
 Shape = tuple[tuple[int, int], tuple[BlockView, ...], int, str | None]
@@ -114,14 +113,14 @@ def from_link(text: str) -> Recording:
     with refusals("This link cannot be opened"):
         data = parse_json(_inflate(text).decode())
         require(isinstance(data, list) and data[1:2] == [KIND], "it is not a race")
-        require(data[0] == FORMAT, f"its format must be {FORMAT}")
-        _, _, prompt, verdict, *columns = data
+        check_format(data[0])
+        format, _, prompt, verdict, *columns = data
         past = read_past(columns.pop()) if len(columns) == 2 + len(COLUMNS) else ()
         complete = len(columns) == 1 + len(COLUMNS) and all(isinstance(c, list) for c in columns)
         require(complete, "its columns are not those of a race")
         require(1 <= len(columns[0]) <= MAX_LANES, "a race has one or two lanes")
         require(len({len(c) for c in columns}) == 1, "its columns are not of one length")
-        lanes = tuple(_read_lane(*lane) for lane in zip(*columns, strict=True))
+        lanes = tuple(_read_lane(format, *lane) for lane in zip(*columns, strict=True))
         return Recording(prompt, lanes, verdict, past)
 
 
@@ -164,45 +163,6 @@ def _inflate(text: str) -> bytes:
     return content
 
 
-def pack(numbers: Sequence[int]) -> str:
-    """Integers >= 0 as printable characters, lowest digit first; one below ``BASE`` takes one."""
-    return "".join(_digits(number) for number in numbers)
-
-
-def _digits(number: int) -> str:
-    if number < 0:
-        raise InvalidInput(f"cannot pack {number}")
-    if number < BASE:
-        return DIGITS[number]
-    return DIGITS[BASE + number % BASE] + _digits(number // BASE)
-
-
-def unpack(text: str, most: int) -> list[int]:
-    """Inverse of :func:`pack`; more than ``most`` numbers are refused."""
-    require(isinstance(text, str), "a column must be text")
-    require(len(text) <= most * MAX_DIGITS, "a column is too long")
-    numbers, number, weight = [], 0, 1
-    for character in text:
-        digit = VALUES[character]
-        number += digit % BASE * weight
-        weight *= BASE
-        require(weight <= BASE**MAX_DIGITS, "a number is too large")
-        if digit < BASE:
-            numbers.append(number)
-            number, weight = 0, 1
-    require(weight == 1 and len(numbers) <= most, "a column is too long")
-    return numbers
-
-
-def _gaps(indexes: Sequence[int]) -> list[int]:
-    """What lies between ascending indexes: small numbers."""
-    return [index - before - 1 for before, index in zip([-1, *indexes], indexes, strict=False)]
-
-
-def _indexes(gaps: Sequence[int]) -> list[int]:
-    return [total - 1 for total in accumulate(gap + 1 for gap in gaps)]
-
-
 class _Replay:
     """A decoder's policy, with bounds on the work that a stranger's commits may cost."""
 
@@ -232,7 +192,9 @@ def _head(lane: RecordedLane) -> list[Any]:
     versions = {name: header.versions[name] for name in KEPT_VERSIONS if name in header.versions}
     answer = None if lane.trace.text == _joined(lane) else lane.trace.text
     place = [header.model, header.device, header.dtype, versions, len(header.prompt_ids)]
-    return [lane.name, header.decoder, settings, *place, answer]
+    origin = [header.clock, header.host, header.counted]
+    head = [lane.name, header.decoder, settings, *place, answer]
+    return head if origin == HERE else head + origin
 
 
 def _order(decoder: str) -> tuple[str, ...]:
@@ -256,12 +218,12 @@ def _steps(lane: RecordedLane) -> list[str]:
     for event in lane.trace.events:
         candidates = schedule.candidates()
         positions = [commit.position for commit in event.commits]
-        gaps += _gaps([bisect_left(candidates, position) for position in positions])
+        gaps += gaps_of([bisect_left(candidates, position) for position in positions])
         counts.append(len(positions))
         ends = [commit.token_id in header.stop_ids for commit in event.commits]
         stops += ends
         schedule.shape(positions, [p for p, end in zip(positions, ends, strict=True) if end])
-    return [pack(counts), pack(gaps), pack(_gaps([i for i, end in enumerate(stops) if end]))]
+    return [pack(counts), pack(gaps), pack(gaps_of([i for i, end in enumerate(stops) if end]))]
 
 
 def _levels(lane: RecordedLane) -> str:
@@ -301,9 +263,10 @@ COLUMNS = (_texts, _steps, _levels, _times)
 
 
 def _read_lane(
-    head: list[Any], texts: str, steps: list[str], levels: str, times: list[Any]
+    format: int, head: list[Any], texts: str, steps: list[str], levels: str, times: list[Any]
 ) -> RecordedLane:
-    name, decoder, settings, model, device, dtype, versions, prompt_length, answer = head
+    name, decoder, settings, model, device, dtype, versions, prompt_length, answer, *origin = head
+    require(len(origin) in (0, len(HERE)), "its head is not that of a lane")
     require(decoder in CONFIGS, "its decoder is unknown")
     order = _order(decoder)
     require(len(settings) == len(order), "its settings are not those of its decoder")
@@ -313,7 +276,8 @@ def _read_lane(
     require(known, "the prompt has too many tokens or none")
     placed = _replay(_Replay(prompt_length, config), *steps)
     ids, stop_ids, by_id = _tokens(placed, texts)
-    header = TraceHeader(config, model, device, dtype, (0,) * prompt_length, stop_ids, versions)
+    place = (model, device, dtype, (0,) * prompt_length, stop_ids, versions)
+    header = read_header(TraceHeader(config, *place, *origin), format)
     events = _events(placed, ids, unpack(levels, MAX_TOKENS), _read_times(*times), _tau(config))
     lane = RecordedLane(name, Trace(header, events), by_id)
     text = _joined(lane) if answer is None else answer
@@ -326,13 +290,13 @@ Placed = tuple[list[int], list[int], Shape]
 
 def _replay(schedule: _Replay, counts: str, gaps: str, stops: str) -> list[Placed]:
     """Runs the decoder's rules over the commits of every step."""
-    rows, ends = unpack(gaps, MAX_TOKENS), set(_indexes(unpack(stops, MAX_TOKENS)))
+    rows, ends = unpack(gaps, MAX_TOKENS), set(indexes_of(unpack(stops, MAX_TOKENS)))
     steps: list[Placed] = []
     done = 0
     for number, count in enumerate(unpack(counts, MAX_TOKENS)):
         over = steps and steps[-1][2][3] is not None
         require(not over, f"the run goes on after its end in step {number}")
-        indexes = _indexes(rows[done : done + count])
+        indexes = indexes_of(rows[done : done + count])
         candidates = schedule.candidates()
         valid = len(indexes) == count >= 1 and indexes[-1] < len(candidates)
         require(valid, f"the commits are out of range in step {number}")

@@ -11,12 +11,21 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from d2f.config import MAX_TOKENS, DecodeConfig, settings_of
 from d2f.errors import InvalidInput
-from d2f.events import BLOCK_STATES, MALFORMED, BlockView, StepEvent, Trace, TraceHeader
+from d2f.events import (
+    BLOCK_STATES,
+    CLIENT,
+    CLOCKS,
+    MALFORMED,
+    BlockView,
+    StepEvent,
+    Trace,
+    TraceHeader,
+)
 from d2f.strict_json import from_json, to_json
 
 from ..conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
@@ -24,7 +33,8 @@ from ..conversation import MAX_CHARACTERS, MAX_TURNS, Exchange
 if TYPE_CHECKING:
     from ..lanes.lane import Lane
 
-FORMAT, KIND = 1, "d2f-race"
+FORMAT, KIND = 2, "d2f-race"
+FORMATS = (1, FORMAT)
 MAX_FILE = 2_500_000  # characters
 MAX_LANES = 2
 MAX_PROMPT_TOKENS = 32_768
@@ -38,6 +48,7 @@ MAX_VERSIONS = 16
 MAX_PROMPT, MAX_ANSWER, MAX_VERDICT, MAX_NAME, MAX_TOKEN_TEXT = 32_768, 200_000, 500, 200, 200
 # Control characters but newline and tab, and surrogates, which no UTF-8 text can hold.
 _UNREADABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CLIENT_TIMED = re.compile("client-timed, (.+?)(, tokens by its own count)?")  # in format 1
 
 
 ONE_RUN = (
@@ -121,10 +132,10 @@ class Recording:
             one = isinstance(data, dict) and data.keys() >= {"decoder", "header", "events"}
             require(not one, ONE_RUN)
             require(isinstance(data, dict) and data.get("kind") == KIND, "it is not a race")
-            require(data["format"] == FORMAT, f"its format must be {FORMAT}")
+            check_format(data["format"])
             require(isinstance(data["lanes"], list), "its lanes must be a list")
             require(1 <= len(data["lanes"]) <= MAX_LANES, "a race has one or two lanes")
-            lanes = tuple(_lane_from_dict(lane) for lane in data["lanes"])
+            lanes = tuple(_lane_from_dict(lane, data["format"]) for lane in data["lanes"])
             return cls(data["prompt"], lanes, data["verdict"], read_past(data.get("past", [])))
 
 
@@ -183,6 +194,24 @@ def check_text(name: str, value: object, most: int) -> None:
     found = _UNREADABLE.search(value)
     if found:
         raise RecordingError(f"{name} contains the character U+{ord(found[0]):04X}")
+
+
+def check_format(value: object) -> None:
+    """Refuses what no reader here reads."""
+    known = type(value) is int and value in FORMATS
+    require(known, f"its format must be {' or '.join(map(str, FORMATS))}")
+
+
+def read_header(header: TraceHeader, format: int) -> TraceHeader:
+    """The header of a recording; in format 1 the device said in words what fields tell since."""
+    if format == FORMAT:
+        return header
+    client = _CLIENT_TIMED.fullmatch(header.device)
+    if client:
+        host, counted = client[1], bool(client[2])
+        return replace(header, device="unknown", clock=CLIENT, host=host, counted=counted)
+    device, at, host = header.device.rpartition(", at ")
+    return replace(header, device=device, host=host) if at else header
 
 
 def check_settings(config: DecodeConfig) -> None:
@@ -249,14 +278,16 @@ def _recorded(lane: "Lane") -> RecordedLane:
     return RecordedLane(lane.name, trace.with_text(_readable(trace.text, MAX_ANSWER)), texts)
 
 
-def _lane_from_dict(data: dict[str, Any]) -> RecordedLane:
+def _lane_from_dict(data: dict[str, Any], format: int) -> RecordedLane:
     trace, texts = data["trace"], data["texts"]
     _check_counts(trace["header"], trace["events"])
     require(isinstance(texts, list) and len(texts) <= MAX_TOKENS, "too many texts")
     pairs = {token_id: text for token_id, text in texts}
     require(len(pairs) == len(texts), "a token has two texts")
     require(all(type(token_id) is int for token_id in pairs), "a token id must be an integer")
-    return RecordedLane(data["name"], Trace.from_json(to_json(trace)), pairs)
+    read = Trace.from_json(to_json(trace))
+    header = read_header(read.header, format)
+    return RecordedLane(data["name"], replace(read, header=header), pairs)
 
 
 def _check_counts(header: dict[str, Any], events: list[dict[str, Any]]) -> None:
@@ -297,8 +328,11 @@ def _check_past(past: Sequence[Exchange], lanes: int) -> None:
 
 def _check_header(header: TraceHeader) -> None:
     names = {"model": header.model, "device": header.device, "dtype": header.dtype}
+    names |= {} if header.host is None else {"host": header.host}
     for name, value in names.items():
         check_text(f"the {name}", value, MAX_NAME)
+    require(header.clock in CLOCKS, "its clock is unknown")
+    require(type(header.counted) is bool, "whether its tokens were counted is unknown")
     require(isinstance(header.versions, dict), "the versions must be named")
     require(len(header.versions) <= MAX_VERSIONS, f"more than {MAX_VERSIONS} versions")
     for value in (*header.versions, *header.versions.values()):
