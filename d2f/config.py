@@ -8,9 +8,10 @@ defaults follow the paper (arXiv 2508.09192, section 4.3 and Table 8).
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, get_args
 
-from d2f.errors import InvalidInput
+from d2f.errors import InvalidInput, shown
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class Setting:
 
 def _setting(default: Any, setting: Setting) -> Any:
     return field(default=default, metadata={"setting": setting})
+
+
+def _plain(value: object) -> object:
+    """A number, numpy's too, as one of Python's own; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _is_int(value: object) -> bool:
@@ -105,9 +113,10 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         for name, setting in settings_of(type(self)).items():
-            value = getattr(self, name)
+            value = _plain(getattr(self, name))
             if not setting.holds(value):
-                raise InvalidInput(f"{name} must be {setting.rule}, got {value!r}")
+                raise InvalidInput(f"{name} must be {setting.rule}, got {shown(value)}")
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, kw_only=True)

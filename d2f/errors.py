@@ -34,3 +34,11 @@ def one_line(value: object, most: int = 200) -> str:
     text = "".join(c if c.isprintable() else " " for c in str(value)[: 4 * most])
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def shown(value: object, most: int = 200) -> str:
+    """A value that is refused, as Python writes it, in one line."""
+    try:
+        return one_line(repr(value), most)
+    except ValueError:  # it holds an integer longer than Python writes
+        return f"a {type(value).__name__} too long to show"

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from d2f.config import DecodeConfig, config_from_dict, config_to_dict, decoder_name
-from d2f.errors import InvalidInput, one_line
+from d2f.errors import InvalidInput, shown
 from d2f.strict_json import from_json, to_json
 
 FORMAT = 1
@@ -308,5 +308,5 @@ def _number(value: Any, name: str, most: float) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Nothing compares with NaN.
     if not number or not 0 <= value <= most:
-        raise InvalidInput(f"{name} must be a number in [0, {most:g}], got {one_line(repr(value))}")
+        raise InvalidInput(f"{name} must be a number in [0, {most:g}], got {shown(value)}")
     return float(value)

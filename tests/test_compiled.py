@@ -180,6 +180,16 @@ def test_other_block_sizes_in_turn_decode_as_eager_ones_do(
         assert_same_run(list(stream(fixed, PROMPT, config)), events)
 
 
+def test_a_block_longer_than_any_answer_takes_no_room_of_its_own(tokenizer: Tokenizer) -> None:
+    config = D2FConfig(block_size=10**9, max_new_tokens=12, tau_conf=0.4)
+    model = eager_model(tokenizer, config)
+    fixed = padded(model)
+    prepare(fixed, len(PROMPT), config)
+    assert_same_run(list(stream(fixed, PROMPT, config)), list(stream(model, PROMPT, config)))
+    with fixed.fixed.workspace(17, 12, 1) as space:
+        assert space.states.shape[1] == 13
+
+
 def test_programs_are_as_many_as_may_be_and_a_run_finds_all_it_prepared(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,11 @@ from d2f.config import (
     config_from_dict,
     config_to_dict,
     decoder_name,
+    settings_of,
+    value_kinds,
 )
+from d2f.errors import InvalidInput
+from d2f.strict_json import to_json
 
 NAN, INFINITY = float("nan"), float("inf")
 SHARED = [
@@ -49,6 +55,46 @@ def test_a_bad_value_is_refused_by_field_and_value(
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{name} must be .*, got {re.escape(repr(value))}$"):
         kind(**{name: value})
+
+
+STRANGE = [
+    *(np.array([1, 2]), np.array(3), np.True_, np.float64("nan"), torch.tensor(1)),
+    *([1], {}, b"1", 1j, object, -(10**5000)),
+]
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in CONFIGS.values() for name in settings_of(kind)],
+)
+def test_what_is_no_number_at_all_is_refused_by_field(
+    kind: type[DecodeConfig], name: str, value: Any
+) -> None:
+    with pytest.raises(InvalidInput, match=rf"^{name} must be .*, got .") as raised:
+        kind(**{name: value})
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("number", [np.int64, np.uint8, np.int32])
+@pytest.mark.parametrize("kind", CONFIGS.values())
+def test_numpys_integers_become_plain_ones(kind: type[DecodeConfig], number: Any) -> None:
+    names = [name for name in settings_of(kind) if int in value_kinds(kind, name)]
+    config = kind(**{name: number(8) for name in names})
+    assert config == kind(**dict.fromkeys(names, 8))
+    assert {type(getattr(config, name)) for name in names} == {int}
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("kind", CONFIGS.values())
+def test_numpys_floats_become_plain_ones(kind: type[DecodeConfig], number: Any) -> None:
+    names = [name for name in settings_of(kind) if float in value_kinds(kind, name)]
+    config = kind(**{name: number(0.75) for name in names})
+    assert config == kind(**dict.fromkeys(names, 0.75))
+    assert {type(getattr(config, name)) for name in names} == {float}
+    assert config_from_dict(decoder_name(config), json.loads(to_json(asdict(config)))) == config
+    with pytest.raises(InvalidInput, match=r"max_new_tokens must be an integer >= 1, got 8\.0$"):
+        kind(max_new_tokens=number(8))
 
 
 @pytest.mark.parametrize(

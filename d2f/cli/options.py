@@ -79,7 +79,9 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """How a model is run; no choice here changes what decoding means, only quantisation the text.
+    """How a model is run; no choice here changes what decoding means.
+
+    Each may change a text all the same: by its rounding, compiled steps in half precision included.
 
     What cannot run on the machine is refused when the model is loaded.
     """

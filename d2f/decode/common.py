@@ -4,18 +4,38 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 import transformers
 from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
-from d2f.errors import ComputeError, InvalidInput
+from d2f.errors import ComputeError, InvalidInput, shown
 from d2f.events import TraceHeader
 from d2f.model import Model
 from d2f.nn.attention import backend_name, send
 from d2f.nn.transformer import Transformer
 from d2f.policy import kind_of
+
+MAX_SEED = 2**64  # as many as torch's generators tell apart
+
+
+def token_ids(values: object) -> list[int]:
+    """Ids as plain ints: of a list, a tuple, or a tensor or array of one dimension.
+
+    Raises:
+        InvalidInput: they are something else.
+    """
+    rows = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes, bytearray)):
+        raise InvalidInput(f"prompt_ids must be a list of ints, got a {type(values).__name__}")
+    for place, value in enumerate(rows):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise InvalidInput(
+                f"prompt_ids must be a list of ints, got {shown(value, 60)} at {place}"
+            )
+    return [int(value) for value in rows]
 
 
 def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> None:
@@ -25,9 +45,11 @@ def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
     known = min(model.tokenizer.vocab_size, model.config.vocab_size)
     beyond = [i for i in prompt_ids if not 0 <= i < known]
     if beyond:
-        raise InvalidInput(f"prompt_ids must be token ids of the model, got {beyond[0]}")
+        raise InvalidInput(f"prompt_ids must be token ids of the model, got {shown(beyond[0])}")
     if model.config.mask_id is not None and model.config.mask_id in prompt_ids:
         raise InvalidInput("prompt_ids must not contain the mask token")
+    if config.seed >= MAX_SEED:
+        raise InvalidInput(f"seed must be below 2**64, got {shown(config.seed)}")
     total, limit = len(prompt_ids) + config.max_new_tokens, model.config.max_length
     if total > limit:
         raise InvalidInput(
@@ -57,7 +79,7 @@ def trace_header(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
         model=model.name,
         device=f"{device.type} ({name})",
         dtype=model.dtype,
-        prompt_ids=tuple(prompt_ids),
+        prompt_ids=tuple(token_ids(prompt_ids)),
         stop_ids=model.tokenizer.stop_ids,
         versions={
             "python": platform.python_version(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
-from d2f.decode.common import check_finite, check_prompt, new_generator, now, read
+from d2f.decode.common import check_finite, check_prompt, new_generator, now, read, token_ids
 from d2f.decode.windows import open_windows
 from d2f.errors import InvalidInput
 from d2f.events import Commit, StepEvent
@@ -39,8 +39,9 @@ def decode(
     if model.config.causal != causal or (not causal and model.config.mask_id is None):
         needed = "a causal" if causal else "a diffusion"
         raise InvalidInput(f"decoder {decoder!r} needs {needed} model; {model.name!r} is not one")
-    check_prompt(model, prompt_ids, config)
-    return _steps(model, list(prompt_ids), config, rule)
+    ids = token_ids(prompt_ids)
+    check_prompt(model, ids, config)
+    return _steps(model, ids, config, rule)
 
 
 def _steps(

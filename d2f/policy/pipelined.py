@@ -156,4 +156,6 @@ def window_units(config: D2FConfig) -> tuple[int, int]:
     """
     total = -(-config.max_new_tokens // config.block_size)
     cap = config.max_active_blocks
-    return config.block_size, total if cap is None else min(total, cap + 1)
+    # A compiled model pads to whole blocks, of which one may be far longer than any answer.
+    size = min(config.block_size, config.max_new_tokens)
+    return size, total if cap is None else min(total, cap + 1)
