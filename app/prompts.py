@@ -4,7 +4,6 @@ Knows the task grammars of ``d2f.tasks``; knows nothing of models, lanes or scre
 """
 
 import random
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +23,6 @@ BOTH = {
 }
 ONE = {True: "is correct", False: "is wrong", None: "was not checked"}
 UNSURE = "The page found no final answer that it can be sure of."
-CUT_WORD = re.compile(r"\S+\s*\Z")
 
 
 def examples() -> dict[str, list[Problem]]:
@@ -107,4 +105,5 @@ def _mark(known: Known, answer: str, trained: bool, cut: bool) -> bool | None:
     if not cut:
         return task.mark(problem, answer, known.turn)
     # The last word may be a half one, and the last number one on the way.
-    return task.mark(problem, CUT_WORD.sub("", answer), known.turn) or None
+    last = answer.split()[-1:]
+    return task.mark(problem, answer.rstrip().removesuffix("".join(last)), known.turn) or None

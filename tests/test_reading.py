@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from itertools import islice
 
 import pytest
 
 from d2f.tasks import TASKS, Problem, draw
 from d2f.tasks.problem import MAX_READ, Turn
-from d2f.tasks.reading import read_grid, read_number
+from d2f.tasks.reading import read_code, read_grid, read_number
 from d2f.tasks.reading.words import answer_of
 
 # What says that the answer is @.
@@ -472,28 +473,31 @@ def test_an_answer_without_end_is_not_read(task: str) -> None:
     assert TASKS[task].mark(problem, problem.answer.ljust(MAX_READ + 1)) is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<think>",
-        "####",
-        "\\boxed{",
-        "answer ",
-        "3 ",
-        "#### 3\n",
-        "*_",
-        "\\frac",
-        "1, ",
-        "|",
-        "(",
-        "=3",
-    ],
-)
+NONSENSE = [
+    *("<think>", "####", "\\boxed{", "answer ", "answer is ", "answer: 3 ", "3 ", "#### 3\n", "*_"),
+    *("\\frac", "\\frac{3", "1, ", "|", "(", "=3", "1(a", "a~~~", "a```", "x", "3-", "1 < ", "- "),
+    *("1" * 5000 + " ", "1" * MAX_READ, "\ud800", "\\text{", "row 1", "def f(", "a=b\n", "```\n"),
+]
+
+
+@pytest.mark.parametrize("text", NONSENSE, ids=range(len(NONSENSE)))
 def test_long_nonsense_is_read_soon(text: str) -> None:
-    """Neither reader takes more than linear time, whatever a server sends."""
+    """No reader takes much more than linear time, whatever a server sends."""
     long = (text * MAX_READ)[:MAX_READ]
+    start = time.process_time()
     assert read_number(long, "4") is not True
     assert read_grid(long, SOLVED) is not True
+    assert read_code(long, first("code-mini").expected[0]) is None
+    assert time.process_time() - start < 5
+
+
+def test_a_long_chain_of_names_is_followed_soon() -> None:
+    problem = first("code-mini")
+    chain = "\n".join(f"a{n}=a{n + 1}" for n in range(3000))
+    name = json.loads(problem.expected[0])["name"]
+    start = time.process_time()
+    assert read_code(f"{chain}\n{name} = a0", problem.expected[0]) is None
+    assert time.process_time() - start < 5
 
 
 # ---- the judges of benchmarks

@@ -138,6 +138,8 @@ UNTOLD = {
     "brackets": f"def {NAME}(x):\n    return {'(' * 500}1{')' * 500}",
     "signs": f"def {NAME}(x):\n    return {'-' * 900}1",
     "too many signs": f"def {NAME}(x):\n    return {'-' * 20_000}1",
+    "a long number": f"def {NAME}(x):\n    return 0x{'f' * 9000}",
+    "half a character": f"def {NAME}(x):\n    return '\ud800'",
     "a null": f"def {NAME}(x):\n    return '\0'",
 }
 

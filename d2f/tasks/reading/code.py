@@ -9,6 +9,7 @@ import builtins
 import json
 import re
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import takewhile
@@ -23,7 +24,7 @@ MODULES = {
     *("heapq", "numbers", "operator", "random", "statistics", "textwrap", "typing", "unicodedata"),
 }
 _FENCE = re.compile(r"[^`~]*(`{3,}|~{3,})[^`]*")
-_CLOSED = re.compile(r"(?<=[^\s`~])(?=(?:```|~~~)[^`\n]*$)", re.MULTILINE)
+_CLOSED = re.compile(r"(?<=[^\s`~])(?=(?:```|~~~)[^`~\n]*$)", re.MULTILINE)
 _BEGINS = re.compile(r"([ \t]*)(?:(?:(?:async +)?def|class|from|import)\b|@\w)")
 _QUOTED = re.compile(r"^[ \t]*> ?", re.MULTILINE)
 DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -44,7 +45,7 @@ def read_code(text: str, expected: str) -> bool | None:
     tests = json.loads(expected)
     try:
         program = _program(_blocks(answer_of(text), tests["name"]), tests["name"])
-    except RecursionError:  # nested too deeply to be read
+    except (RecursionError, ValueError):  # nested too deeply, or a number too long, to be written
         return None
     if program is None:
         return None
@@ -119,7 +120,7 @@ def _program(blocks: Sequence[str], name: str) -> Program | None:
         return None
     assigned = {name for each in kept if isinstance(each, ASSIGNMENT) for name in _bound(each)}
     unknown = needed - {name for each in kept for name in _bound(each)} - BUILTIN
-    left_out = (each for each in statements if each not in kept)
+    left_out = set(statements).difference(kept)
     whole = not unknown and not any(_names(each) & assigned for each in left_out)
     # Of types nothing runs: many a model uses those that it does not import.
     source = f"from __future__ import annotations\n{ast.unparse(ast.Module(kept, []))}"
@@ -138,11 +139,15 @@ def _unwrapped(statements: Sequence[ast.stmt], name: str) -> list[ast.stmt]:
 
 def _needed(statements: Sequence[ast.stmt], name: str) -> set[str]:
     """All names that a name leads to; "*" is one that any name may come from."""
+    leads: defaultdict[str, set[str]] = defaultdict(set)
+    for statement in statements:
+        for bound in _bound(statement):
+            leads[bound] |= _names(statement)
     needed: set[str] = set()
     more = {name, "*"}
-    while more - needed:
+    while more:
         needed |= more
-        more = {each for s in statements if _bound(s) & needed for each in _names(s)}
+        more = {each for known in more for each in leads[known]} - needed
     return needed
 
 

@@ -22,6 +22,7 @@ _LABEL = re.compile(
 )
 _BETWEEN = re.compile(r"[\s,;|&\[\](){}'\"`*.:/\\$+=¦\u2500-\u257f-]|\band\b", re.IGNORECASE)
 _CELLS = re.compile(r"[0-9_?x·□⬜]+", re.IGNORECASE)
+MAX_LINE = 400  # characters of one that may hold rows
 _EMPTY, _PROSE = "", "prose"
 
 
@@ -52,6 +53,8 @@ def _blocks(text: str) -> Iterator[list[str]]:
 
 def _row(line: str) -> str:
     """The cells of a line: 4, or all 16, or as many as are filled."""
+    if len(line) > MAX_LINE:
+        return _PROSE
     line = _REMARK.sub("", _MARKUP.sub("", line))
     if re.fullmatch(r"[^\w?]*", line):
         return _EMPTY

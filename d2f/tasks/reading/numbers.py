@@ -59,6 +59,7 @@ _SPELLED = (
     r"(?: ?/ ?(?P<under>\d+))?"
 )
 _VALUE = re.compile(_SPELLED)
+_LONGEST = 40  # characters of a number
 # What makes another number of the one before it.
 _GOES_ON = re.compile(
     r" ?[-+*/^] ?(?:\d|\(|[a-z]\b)| ?[.,:/^]\d| ?[%‰√π]|(?:[xyznabkip]|st|nd|rd|th)\b|e[-+]?\d"
@@ -116,6 +117,7 @@ _NAMED = r"(?:[a-z][a-z ,]{0,40}= ?)?"
 _DIRECT = re.compile(_NAMED + _SPELLED, re.IGNORECASE)
 _ALONE = re.compile(rf"{_NAMED}{_SPELLED}(?:[ -]?[^\W\d][\w'’-]*){{0,3}} ?\.?", re.IGNORECASE)
 _TERM = re.compile(r"\d *[a-z]\b|[a-z] *[-+*/^]|[-+*/^] *[a-z]\b", re.IGNORECASE)
+_SENTENCE = 400  # characters of one, at most
 _DECORATION = " \t>*_#|\"'“”‘’`{}[]()=:$€£¥₹→∴"
 
 
@@ -169,6 +171,8 @@ def _values(text: str) -> list[Value]:
 
 
 def _value(found: re.Match[str], text: str) -> Value:
+    if len(found[0]) > _LONGEST:
+        return Value(Fraction(0), sure=False)
     digits, under = found["number"].replace(",", ""), int(found["under"] or 1)
     number = Fraction(digits) / (under or 1)
     reduced = number.denominator == under or "." in digits
@@ -217,12 +221,11 @@ def _stated(segment: str, end: int, loose: bool = False) -> Iterator[Stated]:
 
 def _answered(text: str, cue: re.Match[str]) -> Iterator[Stated]:
     """What a sentence with the word "answer" says."""
-    begin = max(text.rfind(mark, 0, cue.start()) for mark in ".!?\n") + 1
-    before = text[begin : cue.start()][-80:]
+    before = re.split(r"[.!?\n]", text[max(0, cue.start() - 80) : cue.start()])[-1]
     link = _COPULA.match(text, cue.end())
     if link is None or _UNSURE.search(before) or _EARLIER.search(before):
         return
-    end = _END.search(text, link.end())
+    end = _END.search(text, link.end(), link.end() + _SENTENCE)
     assert end is not None
     segment = text[link.end() : end.start()].strip(_DECORATION)
     direct = _DIRECT.match(segment)
