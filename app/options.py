@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, READY, Pair, against, pair_state
-from d2f.cli.options import Parser, add_engine_options
-from d2f.engine import Engine, chosen_engine
+from d2f.cli.options import Parser, add_engine_options, chosen_options
 from d2f.errors import InvalidInput
 from d2f.machine import default_dtype
 from d2f.memory import find_device
 from d2f.models import found_here
 from d2f.nn.quantize import check_quantization
+from d2f.run_options import RunOptions
 
 from .environment import bare
 from .lanes.lane import models_in
@@ -171,7 +171,7 @@ def _choose(args: argparse.Namespace, runners: Mapping[str, Runner]) -> None:
     """Sets the engine and the pairs that can race, with the one that was asked for by its name."""
     chosen = against(KNOWN[args.pair], args.ar) if args.ar else KNOWN[args.pair]
     here = [d for d in RACING if not isinstance(runners.get(d), Server)]
-    args.engine = chosen_engine(args, default_dtype(args.device, embedded=args.pair in PAIRS))
+    args.engine = chosen_options(args, default_dtype(args.device, embedded=args.pair in PAIRS))
     if args.lent:  # the GPU cannot be asked before it is lent
         args.pairs, args.refused = dict(PAIRS), {}
     else:
@@ -181,7 +181,7 @@ def _choose(args: argparse.Namespace, runners: Mapping[str, Runner]) -> None:
 
 
 def racing_pairs(
-    chosen: Pair, decoders: Sequence[str], engine: Engine, models_dir: Path | None
+    chosen: Pair, decoders: Sequence[str], engine: RunOptions, models_dir: Path | None
 ) -> tuple[dict[str, Pair], dict[str, str]]:
     """The pairs that can run here, and of the others by title why not.
 

@@ -12,6 +12,7 @@ with starting():
     import signal
     import sys
     from collections.abc import Iterator, Sequence
+    from dataclasses import asdict
     from io import TextIOWrapper
     from pathlib import Path
     from types import FrameType
@@ -27,19 +28,20 @@ with starting():
     )
     from d2f.catalogue.published import PUBLISHED
     from d2f.checkpoints.config_json import model_config
-    from d2f.checkpoints.load import find_folder
+    from d2f.checkpoints.load import load_model
+    from d2f.checkpoints.resolve import find_folder
     from d2f.cli.options import (
         Parser,
         add_engine_options,
         add_setting_options,
         apply_settings,
+        chosen_options,
         given_settings,
     )
     from d2f.cli.output import check_output, write_output
     from d2f.config import CONFIGS, config_to_dict
     from d2f.decode import prepare, trace_header
     from d2f.detokenizer import ReadableText
-    from d2f.engine import chosen_engine, load_engine
     from d2f.errors import InvalidInput
     from d2f.machine import default_dtype
     from d2f.memory import find_device
@@ -129,7 +131,7 @@ def set_up(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepE
     config = chosen_config(args)
     prompt = read_prompt(args.prompt)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
-    model = load_engine(args.model, chosen_engine(args, dtype), args.adapter)
+    model = load_model(args.model, adapter=args.adapter, **asdict(chosen_options(args, dtype)))
     prompt_ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
     header, source = trace_header(model, prompt_ids, config), stream(model, prompt_ids, config)
     prepare(model, len(prompt_ids), config)

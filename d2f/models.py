@@ -26,7 +26,7 @@ with starting():
     from d2f.catalogue.published import PUBLISHED, Published
     from d2f.catalogue.sizes import gigabytes
     from d2f.checkpoints.hub import cached, has_token, snapshot
-    from d2f.checkpoints.load import folder_shape, known_shape
+    from d2f.checkpoints.resolve import folder_shape, known_shape
     from d2f.cli.options import Parser
     from d2f.errors import InvalidInput
     from d2f.memory import free_memory

@@ -9,7 +9,7 @@ from tiny import network
 
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
-from d2f.checkpoints.load import save_model
+from d2f.checkpoints.save import save_model
 from d2f.tokenizer import Tokenizer
 
 CONTEXT = 768

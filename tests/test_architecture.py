@@ -95,6 +95,7 @@ KNOWN: dict[str, set[str]] = {
     "errors": set(),
     "text": {"errors"},
     "shape": {"errors"},
+    "run_options": set(),
     "config": {"errors"},
     "strict_json": {"errors"},
     "events": {"config", "strict_json", "errors"},

@@ -6,16 +6,18 @@ Quantisation is tested where its package is installed; neither is required.
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import network
 
 from d2f import ARConfig, D2FConfig, VanillaConfig, generate, load_model
-from d2f.checkpoints.load import DTYPES, find_shape, save_model
+from d2f.checkpoints.plan import DTYPES
+from d2f.checkpoints.resolve import find_shape
+from d2f.checkpoints.save import save_model
 from d2f.cli.options import add_engine_options
 from d2f.decode.common import how_it_runs
-from d2f.engine import Engine, load_engine
 from d2f.errors import TooLittleMemory
 from d2f.nn.attention import BACKENDS
 from d2f.nn.quantize import PACKAGES, check_quantization, quantize
@@ -38,15 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
 
 
 def test_what_runs_is_named(folder: Path) -> None:
-    model = load_engine(folder, Engine(attention="flex"))
+    model = load_model(folder, attention="flex")
     assert model.net.attention == "flex"
-    model = load_engine(folder, Engine(compile=True, dtype="bfloat16"))
+    model = load_model(folder, compile=True, dtype="bfloat16")
     assert model.fixed is not None
     assert (model.net.attention, model.dtype, model.net.quantized) == ("sdpa", "bfloat16", None)
 
 
 def test_a_trace_names_how_it_was_made(folder: Path) -> None:
-    model = load_engine(folder, Engine())
+    model = load_model(folder)
     versions = generate(model, PROMPT, ARConfig(max_new_tokens=2)).header.versions
     assert {name: versions[name] for name in ("attention", "forward", "weights")} == {
         "attention": "sdpa",
@@ -56,7 +58,7 @@ def test_a_trace_names_how_it_was_made(folder: Path) -> None:
 
 
 def test_vanilla_is_eager_even_in_a_compiled_model(folder: Path) -> None:
-    model = load_engine(folder, Engine(compile=True))
+    model = load_model(folder, compile=True)
     forwards = [
         how_it_runs(model, config)["forward"]
         for config in (ARConfig(), D2FConfig(), VanillaConfig())
@@ -77,7 +79,7 @@ def test_a_package_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setattr("d2f.nn.quantize.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=f"{kind!r} needs the {PACKAGES[kind]} package: pip"):
-        load_engine(folder, Engine(quantize=kind))
+        load_model(folder, quantize=kind)
 
 
 @pytest.mark.parametrize("kind", PACKAGES)
@@ -88,16 +90,15 @@ def test_what_quantised_does_not_fit_its_device_is_refused_before_it_is_read(
     need = find_shape(folder).memory("bfloat16", weights=kind)
     assert need < find_shape(folder).memory("bfloat16")
     free = {"cuda:1": need - 1, "cpu": 0}
-    monkeypatch.setattr("d2f.engine.free_memory", free.__getitem__)
-    monkeypatch.setattr("d2f.checkpoints.load.free_memory", free.__getitem__)
-    engine = Engine(device="cuda:1", dtype="bfloat16", quantize=kind)
+    monkeypatch.setattr("d2f.checkpoints.plan.free_memory", free.__getitem__)
+    asked: dict[str, Any] = {"device": "cuda:1", "dtype": "bfloat16", "quantize": kind}
     with pytest.raises(TooLittleMemory, match=f"of memory in {kind}, .* are free on 'cuda:1'"):
-        load_engine(folder, engine)
+        load_model(folder, **asked)
     with pytest.raises(TooLittleMemory, match=f"d2f-dream-7b-base needs .* of memory in {kind}"):
-        load_engine("d2f-dream-7b-base", engine)
+        load_model("d2f-dream-7b-base", **asked)
     free["cuda:1"] = need
     with pytest.raises(TooLittleMemory, match="of memory in bfloat16, .* are free on 'cpu'"):
-        load_engine(folder, engine)
+        load_model(folder, **asked)
 
 
 def test_a_gpu_that_is_not_there_is_told_before_quantising(
@@ -106,7 +107,7 @@ def test_a_gpu_that_is_not_there_is_told_before_quantising(
     monkeypatch.setattr("d2f.nn.quantize.find_spec", lambda name: "installed")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match="device 'cuda' is not there: torch sees no CUDA GPU"):
-        load_engine(folder, Engine(device="cuda", quantize="int8"))
+        load_model(folder, device="cuda", quantize="int8")
 
 
 def test_the_options_offer_what_there_is() -> None:
@@ -166,7 +167,7 @@ def test_quantised_weights_are_small_and_close(
 def test_a_quantised_model_decodes_and_says_so(kind: str, folder: Path) -> None:
     if find_spec(PACKAGES[kind]) is None:
         pytest.skip(f"{PACKAGES[kind]} is not installed")
-    model = load_engine(folder, Engine(quantize=kind, dtype="bfloat16"))
+    model = load_model(folder, quantize=kind, dtype="bfloat16")
     trace = generate(model, PROMPT, ARConfig(max_new_tokens=6))
     assert trace.header.versions["weights"] == kind
     assert trace.header.dtype == "bfloat16"

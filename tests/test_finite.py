@@ -24,11 +24,11 @@ from app.page.tell import SETTINGS, tell
 from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
 from d2f.bench.__main__ import main as bench
 from d2f.catalogue.pairs import PAIRS
-from d2f.checkpoints.load import save_model
-from d2f.engine import Engine
+from d2f.checkpoints.save import save_model
 from d2f.errors import ComputeError
 from d2f.nn.compiled import Fixed
 from d2f.nn.transformer import Transformer
+from d2f.run_options import RunOptions
 from d2f.serve.service import Options, create_app
 from d2f.tokenizer import Tokenizer
 
@@ -195,7 +195,7 @@ def test_the_page_says_it(
 ) -> None:
     monkeypatch.setattr("d2f.catalogue.pairs.EMBEDDED", models / cause)
     settings = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
-    host = Host(Engine(dtype=dtype))
+    host = Host(RunOptions(dtype=dtype))
     packed = [told.packed for told in tell("Count.", "mini", settings, None, host)]
     told = [message for text in packed for message in json.loads(text)["messages"]]
     assert [m for m in told if m["kind"] != "status"] == [{"kind": "error", "text": said}]

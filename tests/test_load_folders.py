@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from d2f import load_model
 from d2f.checkpoints.config_json import config_json, model_config
-from d2f.checkpoints.load import save_model, split
+from d2f.checkpoints.save import save_model, split
 from d2f.errors import LoadError
 from d2f.nn.transformer import Transformer
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from d2f import D2FConfig, Model, load_model, stream
-from d2f.checkpoints.load import split
+from d2f.checkpoints.save import split
 from d2f.checkpoints.weight_names import LAYOUTS
 from d2f.nn.transformer import Transformer
 from d2f.tokenizer import Tokenizer

@@ -32,7 +32,7 @@ from d2f.catalogue.pairs import (
 )
 from d2f.catalogue.published import PUBLISHED
 from d2f.catalogue.sizes import ALLOWANCE, gigabytes
-from d2f.checkpoints.load import find_shape
+from d2f.checkpoints.resolve import find_shape
 from d2f.config import ARConfig, D2FConfig, VanillaConfig
 from d2f.errors import InvalidInput
 

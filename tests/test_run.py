@@ -20,7 +20,7 @@ from app.prompts import UNCHECKED, Known
 from app.recordings.recording import Recording
 from d2f.catalogue.pairs import PAIRS
 from d2f.config import config_to_dict
-from d2f.engine import Engine
+from d2f.run_options import RunOptions
 from d2f.tasks import draw
 
 DEFAULTS = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
@@ -187,7 +187,7 @@ def test_a_follow_up_is_recorded_and_told_again_with_what_was_said_before(
 
 
 def test_a_compiled_host_takes_no_other_blocks():
-    host = Host(Engine(compile=True))
+    host = Host(RunOptions(compile=True))
     other = [*DEFAULTS[:1], DEFAULTS[1] * 2, *DEFAULTS[2:]]
     (told_,) = [json.loads(t.packed) for t in tell("Hi", "mini", other, None, host)]
     (error,) = told_["messages"]

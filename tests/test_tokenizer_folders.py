@@ -12,7 +12,7 @@ from tiny import as_transformers, network
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from d2f import ARConfig, D2FConfig, VanillaConfig, generate, load_model
-from d2f.checkpoints.load import save_model
+from d2f.checkpoints.save import save_model
 from d2f.errors import InvalidInput, LoadError
 from d2f.tokenizer import Tokenizer
 

@@ -5,7 +5,7 @@ The page cannot tell them apart. Knows nothing of clocks, threads or screens.
 
 import gc
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from reprlib import repr as brief
@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
+from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import prepare, trace_header
-from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
+from d2f.run_options import RunOptions
 from d2f.tokenizer import Message
 
 from ..characters import whole
@@ -126,7 +127,7 @@ class Host:
     call at a time, or they have a process of their own.
     """
 
-    engine: Engine = Engine()
+    engine: RunOptions = RunOptions()
     models_dir: Path | None = None
     pairs: Mapping[str, Pair] = field(default_factory=lambda: PAIRS, compare=False)
     refused: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -274,10 +275,10 @@ def loaded_model(name: str, host: Host) -> Model:
     """
     try:
         try:
-            return load_engine(found_model(name, host), host.engine)
+            return load_model(found_model(name, host), **asdict(host.engine))
         except TooLittleMemory:
             forget_models()
-            return load_engine(found_model(name, host), host.engine)
+            return load_model(found_model(name, host), **asdict(host.engine))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"The model {name!r} does not load: {error}") from error
 

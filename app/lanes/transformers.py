@@ -28,7 +28,7 @@ from transformers.generation import BaseStreamer
 from d2f.catalogue.pairs import model_folder, model_name
 from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.hub import snapshot
-from d2f.checkpoints.load import DTYPES
+from d2f.checkpoints.plan import DTYPES
 from d2f.config import ARConfig
 from d2f.decode.common import check_finite, now
 from d2f.errors import InvalidInput

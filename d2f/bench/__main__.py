@@ -27,11 +27,11 @@ with starting():
         warm_up,
     )
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
-    from d2f.cli.options import Parser, add_engine_options, apply_settings
+    from d2f.checkpoints.load import load_model
+    from d2f.cli.options import Parser, add_engine_options, apply_settings, chosen_options
     from d2f.cli.output import check_output, write_output
     from d2f.config import CONFIGS
     from d2f.decode.common import how_it_runs
-    from d2f.engine import chosen_engine, load_engine
     from d2f.errors import InvalidInput
     from d2f.machine import default_dtype, machine, versions
     from d2f.strict_json import to_json
@@ -137,11 +137,11 @@ def make_lanes(args: argparse.Namespace) -> list[Lane]:
             raise InvalidInput(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
     configs = {d: apply_settings(known[d][1], settings.get(d, {})) for d in decoders}
     check_configs(configs)
-    engine = chosen_engine(args, default_dtype(args.device, embedded=args.suite in PAIRS))
+    engine = chosen_options(args, default_dtype(args.device, embedded=args.suite in PAIRS))
     lanes = [
         Lane(
             decoder=decoder,
-            model=load_engine(models.get(decoder, known[decoder][0]), engine),
+            model=load_model(models.get(decoder, known[decoder][0]), **asdict(engine)),
             config=configs[decoder],
             problems=args.vanilla_problems if decoder == "vanilla" else args.problems,
         )

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from d2f.config import CONFIGS, DecodeConfig, decoder_name, settings_of, value_kinds
 from d2f.errors import InvalidInput
+from d2f.run_options import RunOptions
 
 DTYPE_NAMES = ("bfloat16", "float16", "float32")
 
@@ -107,6 +108,17 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--compile",
         action="store_true",
         help="compile the steps first, on a GPU into CUDA graphs; takes seconds to minutes",
+    )
+
+
+def chosen_options(args: argparse.Namespace, dtype: str) -> RunOptions:
+    """What the command line was given of these; ``dtype`` where it was given none."""
+    return RunOptions(
+        device=args.device,
+        dtype=args.dtype or dtype,
+        attention=args.attention,
+        quantize=args.quantize,
+        compile=args.compile,
     )
 
 

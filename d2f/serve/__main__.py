@@ -16,8 +16,7 @@ with starting():
     from fastapi import FastAPI
 
     from d2f.catalogue.pairs import embedded_models
-    from d2f.cli.options import Parser, add_engine_options
-    from d2f.engine import chosen_engine
+    from d2f.cli.options import Parser, add_engine_options, chosen_options
     from d2f.errors import InvalidInput
     from d2f.machine import default_dtype
     from d2f.serve.service import Options, load_app
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = Options(
         model=args.model,
         adapter=args.adapter,
-        **asdict(chosen_engine(args, dtype)),
+        **asdict(chosen_options(args, dtype)),
         queue=args.queue,
         max_tokens=args.max_tokens,
         key=os.environ.get("D2F_API_KEY", "").strip(),

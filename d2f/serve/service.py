@@ -27,12 +27,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
+from d2f.checkpoints.load import load_model
 from d2f.config import D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
-from d2f.engine import Engine, load_engine
 from d2f.errors import InvalidInput
 from d2f.events import StepEvent, Trace, TraceHeader, event_to_dict
 from d2f.model import Model
+from d2f.run_options import RunOptions
 from d2f.serve.answers import DONE, Answer, ChatAnswer, TextAnswer, sse
 from d2f.serve.protocol import (
     MAX_BODY,
@@ -121,8 +122,8 @@ async def _told(parts: AsyncIterator[bytes], event: str | None) -> AsyncIterator
 
 def load_app(options: Options) -> FastAPI:
     """The service with its model loaded and warm. A model that does not load raises."""
-    engine = Engine(**{each.name: getattr(options, each.name) for each in fields(Engine)})
-    model = load_engine(options.model, engine, options.adapter)
+    how = {each.name: getattr(options, each.name) for each in fields(RunOptions)}
+    model = load_model(options.model, adapter=options.adapter, **how)
     config = _default(model)
     warm = min(WARM_UP_TOKENS, options.max_tokens)
     # A prompt of no template: a base model has none, and completes prompts all the same.

@@ -21,7 +21,8 @@ with starting():
     from tqdm import tqdm
 
     from d2f.catalogue.pairs import EMBEDDED, model_folder
-    from d2f.checkpoints.load import load_model, save_model
+    from d2f.checkpoints.load import load_model
+    from d2f.checkpoints.save import save_model
     from d2f.cli.options import Parser
     from d2f.errors import ComputeError, InvalidInput
     from d2f.nn.transformer import Transformer

@@ -15,7 +15,8 @@ with starting():
     from torch import Tensor
 
     from d2f.catalogue.pairs import EMBEDDED
-    from d2f.checkpoints.load import load_model, save_model
+    from d2f.checkpoints.load import load_model
+    from d2f.checkpoints.save import save_model
     from d2f.cli.options import Parser
     from d2f.errors import InvalidInput
     from d2f.train.card import earlier_stages, evaluate, evaluation_config, mean_stage, write_card
