@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, READY, Pair, against, pair_state
+from d2f.cli.models import found_here
 from d2f.cli.options import Parser, add_engine_options, chosen_options
 from d2f.errors import InvalidInput
 from d2f.machine import default_dtype
 from d2f.memory import find_device
-from d2f.models import found_here
 from d2f.nn.quantize import check_quantization
 from d2f.run_options import RunOptions
 
@@ -74,7 +74,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         type=_pair,
         default=environment.get("D2F_PAIR", "mini"),
         metavar="NAME",
-        help="models to race at first; see python -m d2f.models (default: D2F_PAIR, else mini)",
+        help="models to race at first; see python -m d2f models (default: D2F_PAIR, else mini)",
     )
     add("--models-dir", type=Path, metavar="PATH", help="folder of models that go before others")
     add(

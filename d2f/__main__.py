@@ -11,11 +11,11 @@ from d2f.errors import InvalidInput
 # Module and what it does. Each has a main(arguments) that returns an exit status.
 COMMANDS = {
     "race": ("", "open the page: D2F against an autoregressive model, side by side"),
-    "generate": ("d2f.generate", "answer one prompt on the terminal"),
+    "generate": ("d2f.cli.generate", "answer one prompt on the terminal"),
     "bench": ("d2f.bench.__main__", "measure speed and accuracy of the decoders"),
     "train": ("d2f.train.__main__", "train an embedded model"),
     "serve": ("d2f.serve.__main__", "serve a model to OpenAI-compatible clients"),
-    "models": ("d2f.models", "list the models that can run here, or download one"),
+    "models": ("d2f.cli.models", "list the models that can run here, or download one"),
 }
 # The page is the folder app of a checkout, and a package of its own once installed.
 PAGES = ("d2f_race.__main__", "app.__main__")

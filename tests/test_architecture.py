@@ -17,6 +17,7 @@ MODULES = {
 # Programs, which are run and not imported, and what starts them. Only they touch the environment.
 PROGRAMS = {
     "d2f.cli.program",
+    "d2f.cli.generate",
     "d2f.generate",
     "d2f.models",
     "d2f.train.average",
@@ -120,6 +121,7 @@ KNOWN: dict[str, set[str]] = {
     "catalogue": {"places", "shape", "config", "errors"},
     "memory": {"places", "shape", "catalogue", "config", "errors"},
     "checkpoints": {
+        "run_options",
         "places",
         "shape",
         "model",

@@ -270,17 +270,17 @@ def test_what_cannot_be_compiled_is_told_in_one_line(
     assert main([*quick(models, "ar"), "--problems", "1", "--compile"]) == 2
     out, err = capsys.readouterr()
     last = err.splitlines()[-1]
-    said = "d2f.bench: the steps cannot be compiled: No working C++ compiler found"
+    said = "d2f bench: the steps cannot be compiled: No working C++ compiler found"
     assert out == "" and last.startswith(said)
 
 
 def test_published_pairs_are_suites_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.checkpoints.load.free_memory", lambda device: 6_000_000_000)
+    monkeypatch.setattr("d2f.checkpoints.plan.free_memory", lambda device: 6_000_000_000)
     for suite, model in (("llada", "d2f-llada-8b-instruct"), ("dream", "d2f-dream-7b-instruct")):
         assert main(["--suite", suite, "--dtype", "bfloat16"]) == 2
-        assert f"d2f.bench: {model} needs about" in capsys.readouterr().err
+        assert f"d2f bench: {model} needs about" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

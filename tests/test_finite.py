@@ -218,7 +218,7 @@ def test_the_command_line_says_it(
     monkeypatch.setattr(sys, "argv", ["d2f.generate", *asked, "--trace", str(trace)])
     with pytest.raises(SystemExit) as status:
         runpy.run_module("d2f.generate", run_name="__main__")
-    assert (status.value.code, *capsys.readouterr()) == (2, "", f"d2f.generate: {said}\n")
+    assert (status.value.code, *capsys.readouterr()) == (2, "", f"d2f generate: {said}\n")
     assert not trace.exists()
 
 
@@ -234,7 +234,7 @@ def test_the_benchmark_says_it(
     monkeypatch.setattr("d2f.catalogue.pairs.EMBEDDED", models / cause)
     assert bench(["--decoders", "ar", "--problems", "1", "--dtype", dtype]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.splitlines()[-1] == f"d2f.bench: {said}"
+    assert out == "" and err.splitlines()[-1] == f"d2f bench: {said}"
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions", "events"])

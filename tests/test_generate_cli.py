@@ -31,7 +31,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
 
 @pytest.fixture
 def cli(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """``python -m d2f.generate`` without the start of a process: (exit status, stdout, stderr)."""
+    """``python -m d2f generate`` without the start of a process: (exit status, stdout, stderr)."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("d2f.catalogue.pairs.EMBEDDED", models)
@@ -146,7 +146,7 @@ def test_a_prompt_file_that_is_no_text_is_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
     outcome = cli("--model", "mini-ar", "--prompt", "-", "--max-new-tokens", "4")
-    assert outcome == (2, "", f"d2f.generate: {complaint}\n")
+    assert outcome == (2, "", f"d2f generate: {complaint}\n")
 
 
 @pytest.mark.parametrize("given", [b"\xef\xbb\xbfTom\r\nhas", b"Tom\nhas\n", b"Tom\x0bhas"])
@@ -206,7 +206,7 @@ def test_bad_input_is_one_line_and_status_2(cli: Cli, arguments: list[str], comp
 def test_a_published_model_that_does_not_fit_is_told_before_anything_else(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.checkpoints.load.free_memory", lambda device: 8_000_000_000)
+    monkeypatch.setattr("d2f.checkpoints.plan.free_memory", lambda device: 8_000_000_000)
     name = "d2f-dream-7b-instruct"
     status, out, err = cli("--model", name, "--prompt", PROMPT, "--dtype", "bfloat16")
     assert (status, out, len(err.splitlines())) == (2, "", 1)

@@ -90,7 +90,7 @@ def test_free_memory_of_a_gpu_counts_what_torch_can_give_back(
 def test_what_does_not_fit_is_refused_before_it_is_downloaded_or_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2f.checkpoints.load.free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr("d2f.checkpoints.plan.free_memory", lambda device: 1_000_000)
     with pytest.raises(TooLittleMemory, match="d2f-llada-8b-instruct needs about 18 GB"):
         load_model("d2f-llada-8b-instruct", dtype="bfloat16")
     net = network(640, mask_id=1)

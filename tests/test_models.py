@@ -1,4 +1,4 @@
-"""``python -m d2f.models``: the catalogue on a terminal and as JSON, and downloads."""
+"""``python -m d2f models``: the catalogue on a terminal and as JSON, and downloads."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, embedded_models
 from d2f.catalogue.published import PUBLISHED
+from d2f.cli.models import main
 from d2f.errors import HubError
-from d2f.models import main
 
 Capture = pytest.CaptureFixture[str]
 
@@ -17,8 +17,8 @@ Capture = pytest.CaptureFixture[str]
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU, no token, and of all repositories only Qwen2.5-7B downloaded."""
     here = {"Qwen/Qwen2.5-7B": Path("/cache/qwen")}
-    monkeypatch.setattr("d2f.models.cached", lambda repo, revision: here.get(repo))
-    monkeypatch.setattr("d2f.models.has_token", lambda: False)
+    monkeypatch.setattr("d2f.cli.models.cached", lambda repo, revision: here.get(repo))
+    monkeypatch.setattr("d2f.cli.models.has_token", lambda: False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
@@ -64,7 +64,7 @@ def test_a_pair_is_downloaded_the_likeliest_failure_first(
         asked.append((repo, revision))
         return Path("/cache") / repo
 
-    monkeypatch.setattr("d2f.models.snapshot", snapshot)
+    monkeypatch.setattr("d2f.cli.models.snapshot", snapshot)
     assert main(["--download", "llada"]) == 0
     out = capsys.readouterr().out
     assert [repo for repo, _ in asked] == [
@@ -92,8 +92,8 @@ def test_what_cannot_be_had_is_one_line_and_status_2(
     def snapshot(repo: str, revision: str) -> Path:
         raise HubError(f"{repo} is gated")
 
-    monkeypatch.setattr("d2f.models.snapshot", snapshot)
+    monkeypatch.setattr("d2f.cli.models.snapshot", snapshot)
     assert main(["--download", "qwen2.5-7b"]) == 2
-    assert capsys.readouterr().err == "d2f.models: Qwen/Qwen2.5-7B is gated\n"
+    assert capsys.readouterr().err == "d2f models: Qwen/Qwen2.5-7B is gated\n"
     assert main(["--download", "mini"]) == 2
     assert "--download must be of" in capsys.readouterr().err

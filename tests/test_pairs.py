@@ -176,7 +176,7 @@ def test_the_state_of_a_pair() -> None:
     state = pair_state(LLADA, on_80_gb({LLAMA}))
     assert (state.kind, state.text) == (
         DOWNLOAD,
-        "needs a download of 16 GB: python -m d2f.models --download llada",
+        "needs a download of 16 GB: python -m d2f models --download llada",
     )
     assert pair_state(LLADA, on_80_gb(token=True)).kind == DOWNLOAD
     assert pair_state(LLADA, on_80_gb(EVERY)).kind == READY
@@ -206,7 +206,7 @@ def test_a_lane_elsewhere_needs_nothing_here() -> None:
     alone = pair_memory(LLADA, decoders=["d2f"])
     assert alone == PUBLISHED[LLADA.d2f].shape.memory("bfloat16") + ALLOWANCE
     state = pair_state(LLADA, Here(free=alone), decoders=["d2f"])
-    assert state.text.endswith("16 GB: python -m d2f.models --download d2f-llada-8b-instruct")
+    assert state.text.endswith("16 GB: python -m d2f models --download d2f-llada-8b-instruct")
     assert (
         pair_state(LLADA, Here(free=alone, repos=EVERY - {LLAMA}), decoders=["d2f"]).kind == READY
     )
@@ -226,7 +226,7 @@ def test_another_ar_model_can_race() -> None:
     assert pair.lanes["ar"] == ("qwen2.5-7b-instruct", ARConfig(max_new_tokens=512))
     assert (pair.d2f, pair.config, pair.dllm) == (LLADA.d2f, LLADA.config, LLADA.dllm)
     assert pair_state(pair, on_80_gb()).text == (
-        "needs a download of 31 GB: python -m d2f.models "
+        "needs a download of 31 GB: python -m d2f models "
         "--download d2f-llada-8b-instruct qwen2.5-7b-instruct"
     )
     assert against(LLADA, "llama-3-8b-instruct") is LLADA

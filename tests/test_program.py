@@ -79,7 +79,7 @@ def test_ctrl_c_that_a_shell_ignores_stays_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_closed_output_is_refused_before_any_work(name: str) -> None:
     line = f"{PYTHON} -m d2f.{name} {ARGUMENTS[name]} >&-"
-    said = f"d2f.{name}: standard output is closed; to drop it, use >/dev/null\n"
+    said = f"d2f {name}: standard output is closed; to drop it, use >/dev/null\n"
     assert shell(line) == (2, "", said)
 
 

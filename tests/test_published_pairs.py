@@ -18,8 +18,8 @@ from d2f import D2FConfig, Trace, load_model
 from d2f.catalogue.pairs import PUBLISHED_PAIRS, READY, against, pair_memory, pair_state
 from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.resolve import known_shape
+from d2f.cli.models import found_here, main
 from d2f.config import config_to_dict
-from d2f.models import found_here, main
 from d2f.run_options import RunOptions
 
 PROMPT, NEXT = "Tom has 3 apples and buys 4 more. How many?", " And twice that? "

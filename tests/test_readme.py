@@ -107,7 +107,7 @@ def test_models_that_ship_were_measured() -> None:
     if "mini-d2f" not in embedded_models():
         pytest.skip("the embedded models are not trained yet")
     result = report.read_result()
-    assert result is not None, "run python -m d2f.bench --suite mini --out assets/bench/mini.json"
+    assert result is not None, "run python -m d2f bench --suite mini --out assets/bench/mini.json"
     measured = {row["decoder"]: (row["model"], row["config"]) for row in result["results"]}
     lanes = PAIRS["mini"].lanes.items()
     assert measured == {name: (model, config_to_dict(config)) for name, (model, config) in lanes}

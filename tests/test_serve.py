@@ -344,4 +344,4 @@ def test_a_model_without_a_template_completes_prompts(tmp_path: Path, tokenizer_
 def test_the_command_line_says_what_is_wrong_in_one_line(capsys: pytest.CaptureFixture[str]):
     assert main(["--model", "nowhere"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("d2f.serve: no model 'nowhere'") and said.count("\n") == 1
+    assert said.startswith("d2f serve: no model 'nowhere'") and said.count("\n") == 1

@@ -159,10 +159,10 @@ def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--port", "{taken}"], "d2f.serve: port {taken} is taken: --port {next}"),
-        (["--port", "65536"], "d2f.serve: --port must be 0 to 65535, got 65536"),
-        (["--port", "-1"], "d2f.serve: --port must be 0 to 65535, got -1"),
-        (["--host", "192.0.2.1"], "d2f.serve: the address cannot be had: Cannot assign"),
+        (["--port", "{taken}"], "d2f serve: port {taken} is taken: --port {next}"),
+        (["--port", "65536"], "d2f serve: --port must be 0 to 65535, got 65536"),
+        (["--port", "-1"], "d2f serve: --port must be 0 to 65535, got -1"),
+        (["--host", "192.0.2.1"], "d2f serve: the address cannot be had: Cannot assign"),
     ],
 )
 def test_an_address_that_cannot_be_had_is_told_in_one_line(

@@ -356,7 +356,7 @@ def test_training_ends_before_weights_that_are_no_numbers_are_saved(
         assert run_trainer(tmp_path, folder, *options) == 2
         said = capsys.readouterr().err.splitlines()[-1]
         assert "became NaN or infinity: lower --learning-rate" in said
-        assert said.startswith("d2f.train: the ")
+        assert said.startswith("d2f train: the ")
     assert (folder / "model.safetensors").read_bytes() == before
     assert not (tmp_path / "runs/mini-ar/checkpoint.pt").exists()
 
@@ -375,7 +375,7 @@ def test_training_ends_before_weights_that_are_no_numbers_are_saved(
 def test_a_setting_of_training_that_cannot_be_is_one_line(option, value, rule, tmp_path, capsys):
     asked = ["mini-ar", "--out", str(tmp_path), f"--{option.replace('_', '-')}={value}"]
     assert trainer.main(asked) == 2
-    assert re.fullmatch(f"d2f.train: {option} must be {rule}\n", capsys.readouterr().err)
+    assert re.fullmatch(f"d2f train: {option} must be {rule}\n", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
 
 

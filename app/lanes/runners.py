@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "from the environment: OPENAI_API_KEY for --ar-url, D2F_API_KEY for d2f.serve.",
     )
     group.add_argument(
-        "--ar", metavar="NAME", help="another AR model of the catalogue, see python -m d2f.models"
+        "--ar", metavar="NAME", help="another AR model of the catalogue, see python -m d2f models"
     )
     group.add_argument(
         "--ar-url",

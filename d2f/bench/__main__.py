@@ -1,4 +1,4 @@
-"""Command line of the benchmark: ``python -m d2f.bench --help``."""
+"""Command line of the benchmark: ``python -m d2f bench --help``."""
 
 from d2f.cli.program import program, starting
 
@@ -39,18 +39,18 @@ with starting():
 
 # Held-out problems by task.
 Asked = Mapping[str, Sequence[Problem]]
-PROGRAM = "python -m d2f.bench"
+PROGRAM = "python -m d2f bench"
 DESCRIPTION = """\
 Measure D2F against its baselines: the same held-out problems for every decoder, taken in turns
 within one run, greedy, one at a time, after a warm-up. Prints a table, then one line of JSON.
 Speed is tokens up to and including the first stop token over the seconds inside the decoder."""
 EXAMPLES = """\
 examples:
-  python -m d2f.bench --suite mini
-  python -m d2f.bench --decoders d2f ar --tasks gsm-mini sudoku-mini --problems 200 --seed 3
-  python -m d2f.bench --decoders d2f ar --set d2f.tau_conf=0.85 --set d2f.block_size=8
-  python -m d2f.bench --decoders d2f ar --sweep d2f.tau_conf=0.5,0.7,0.95 --problems 20
-  python -m d2f.bench --decoders d2f --model d2f=./runs/my-model --json > result.json
+  python -m d2f bench --suite mini
+  python -m d2f bench --decoders d2f ar --tasks gsm-mini sudoku-mini --problems 200 --seed 3
+  python -m d2f bench --decoders d2f ar --set d2f.tau_conf=0.85 --set d2f.block_size=8
+  python -m d2f bench --decoders d2f ar --sweep d2f.tau_conf=0.5,0.7,0.95 --problems 20
+  python -m d2f bench --decoders d2f --model d2f=./runs/my-model --json > result.json
 
 The vanilla decoder runs hundreds of full forwards a problem, about half a minute on a laptop, so it
 takes fewer problems than the others; table and JSON say how many."""
@@ -191,7 +191,7 @@ def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[s
     }
 
 
-@program("d2f.bench")
+@program("d2f bench")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:

@@ -202,7 +202,7 @@ def pair_state(
         size = gigabytes(sum(model.download(repo) for repo, model in missing.items()))
         whole = pair.name in PUBLISHED_PAIRS and len(models) == len(RACING)
         names = [pair.name] if whole else dict.fromkeys(model.name for model in missing.values())
-        command = f"python -m d2f.models --download {' '.join(names)}"
+        command = f"python -m d2f models --download {' '.join(names)}"
         return PairState(DOWNLOAD, f"needs a download of {size}: {command}")
     return PairState(READY, "ready")
 

@@ -46,13 +46,11 @@ def resolve(
         # The small one first: whatever is wrong with the network shows at once.
         own = snapshot(published.adapter.repo.id, published.adapter.repo.revision)
         return Source(name, _snapshot(published, revision), own)
-    other = None if adapter is None else find_adapter(adapter)
-    if published is not None:
-        repository: str | None = Path(published.repo.id).name
-    else:
-        repository = _repository(name_or_folder)
-    if other is not None:
-        check_base(other, repository)
+    other = None
+    if adapter is not None:
+        other = find_adapter(adapter)
+        own_name = Path(published.repo.id).name if published else _repository(name_or_folder)
+        check_base(other, own_name)
     if published is not None:
         return Source(name, _snapshot(published, revision), other)
     return Source(name, find_folder(name_or_folder, revision), other)

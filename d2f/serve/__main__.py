@@ -1,4 +1,4 @@
-"""``python -m d2f.serve``: starts the service. For several machines or GPUs see ``replicas``."""
+"""``python -m d2f serve``: starts the service. For several machines or GPUs see ``replicas``."""
 
 from d2f.cli.program import program, starting
 
@@ -27,17 +27,17 @@ Serve one model over HTTP: OpenAI's /v1/chat/completions, /v1/completions and /v
 environment variable D2F_API_KEY must be sent by every client."""
 EXAMPLES = """\
 examples:
-  python -m d2f.serve --model mini-d2f
-  python -m d2f.serve --model ./my-model --device cuda --host 0.0.0.0 --port 8000"""
+  python -m d2f serve --model mini-d2f
+  python -m d2f serve --model ./my-model --device cuda --host 0.0.0.0 --port 8000"""
 SHUTDOWN = 5  # seconds that open connections have to end
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser("python -m d2f.serve", DESCRIPTION, EXAMPLES)
+    parser = Parser("python -m d2f serve", DESCRIPTION, EXAMPLES)
     parser.add_argument(
         "--model",
         required=True,
-        help="a name of the catalogue (python -m d2f.models), a model folder, or an id of the "
+        help="a name of the catalogue (python -m d2f models), a model folder, or an id of the "
         "Hugging Face hub",
     )
     parser.add_argument("--adapter", help="a PEFT LoRA adapter to merge: a folder or a hub id")
@@ -73,7 +73,7 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
         server.run(sockets=[listener])
 
 
-@program("d2f.serve")
+@program("d2f serve")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app = load_app(options)
         host, port = listener.getsockname()[:2]
         place = f"[{host}]" if ":" in host else host
-        print(f"d2f.serve: {args.model} at http://{place}:{port}/v1", file=sys.stderr)
+        print(f"d2f serve: {args.model} at http://{place}:{port}/v1", file=sys.stderr)
         serve(app, listener)
     return 0
 

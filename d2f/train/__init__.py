@@ -1,1 +1,1 @@
-"""Training of the embedded models: ``python -m d2f.train <model>``."""
+"""Training of the embedded models: ``python -m d2f train <model>``."""

@@ -1,7 +1,7 @@
-"""``python -m d2f.train NAME``: trains one embedded model, from data to model folder.
+"""``python -m d2f train NAME``: trains one embedded model, from data to model folder.
 
 Stops and resumes: progress is saved every few minutes to ``runs/NAME`` and picked up by the same
-command. Knows no decoding; what a model is worth is measured by ``python -m d2f.bench``.
+command. Knows no decoding; what a model is worth is measured by ``python -m d2f bench``.
 """
 
 from d2f.cli.program import program, starting
@@ -220,7 +220,7 @@ class Run:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser("python -m d2f.train", __doc__, "")
+    parser = Parser("python -m d2f train", __doc__, "")
     parser.add_argument("model", choices=sorted(RECIPES), help="which embedded model to train")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where progress is kept")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="where the model folder goes")
@@ -236,7 +236,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@program("d2f.train")
+@program("d2f train")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.threads:

@@ -117,7 +117,7 @@ def render(facts: dict[str, Any]) -> str:
         "---",
         f"# {facts['model']}",
         "",
-        f"An embedded model of this repository, trained by `python -m d2f.train {facts['model']}`",
+        f"An embedded model of this repository, trained by `python -m d2f train {facts['model']}`",
         f"on {tokens:,} tokens in {hours:.2f} hours of CPU time. It knows the grammars of "
         "`d2f.tasks` and nothing else.",
         "",
