@@ -33,7 +33,7 @@ def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
-@program("d2f.train.average")
+@program("d2f train.average")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("python -m d2f.train.average", __doc__, "")
     parser.add_argument("model", choices=sorted(RECIPES), help="which embedded model is made")
