@@ -4,11 +4,14 @@ The file holds the board's own markup, style and scripts and the messages of the
 nothing and can reach nothing. Knows nothing of gradio's server.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from d2f.errors import D2FError
+from d2f.cli.options import Parser
+from d2f.cli.output import check_output, write_output
+from d2f.cli.program import program
+from d2f.errors import InvalidInput
 from d2f.text import decoded
 
 from .page.components import board_markup, board_script, read_static
@@ -32,19 +35,22 @@ def page(recording: Recording) -> str:
     return html
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m app.export", description=__doc__)
+@program("app.export")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("python -m app.export", str(__doc__), "")
     parser.add_argument("trace", type=Path, help="a race saved by the page's Download trace")
     parser.add_argument("-o", "--output", type=Path, help="default: the trace's name with .html")
     args = parser.parse_args(argv)
     output = args.output or args.trace.with_suffix(".html")
+    check_output("--output", output)
     try:
-        html = page(Recording.from_json(decoded(args.trace.read_bytes())))
-        output.write_text(html, encoding="utf-8")
-    except (OSError, D2FError) as error:
-        sys.exit(f"error: {error}")
+        data = args.trace.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{args.trace} cannot be read: {error.strerror}") from error
+    write_output("--output", output, page(Recording.from_json(decoded(data))))
     print(f"wrote {output}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

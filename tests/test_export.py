@@ -4,7 +4,6 @@ import json
 import re
 from dataclasses import replace
 
-import pytest
 from races import ar_trace, d2f_trace, token_text
 
 from app.conversation import Exchange
@@ -59,10 +58,16 @@ def test_hostile_text_stays_text():
 def test_the_command_writes_the_file_or_says_why_not(tmp_path, capsys):
     trace = tmp_path / "race.json"
     trace.write_text(recording().to_json())
-    main([str(trace)])
+    assert main([str(trace)]) == 0
     assert messages((tmp_path / "race.html").read_text())[0]["kind"] == "start"
     assert "race.html" in capsys.readouterr().out
     trace.write_text("{}")
-    for bad in (trace, tmp_path / "nowhere.json"):
-        with pytest.raises(SystemExit, match="error: "):
-            main([str(bad)])
+    for bad, said in (
+        ([trace], "This file cannot be opened: it is not a race."),
+        ([tmp_path / "nowhere.json"], f"{tmp_path / 'nowhere.json'} cannot be read: No such file"),
+        ([tmp_path, "-o", tmp_path / "x.html"], f"{tmp_path} cannot be read: Is a directory"),
+        ([trace, "-o", tmp_path], "--output must be a file in an existing folder, got "),
+    ):
+        assert main([str(part) for part in bad]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith(f"app.export: {said}") and err.count("\n") == 1
