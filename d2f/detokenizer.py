@@ -3,6 +3,8 @@
 Knows nothing of models, decoders or screens.
 """
 
+import codecs
+
 from d2f.events import StepEvent
 from d2f.tokenizer import Tokenizer
 
@@ -39,3 +41,46 @@ class ReadableText:
         new = text[len(self._shown) :]
         self._shown += new
         return new
+
+
+class TokenTexts:
+    """The text of every token in its place: joined, those of an answer are the answer.
+
+    A token may be only part of a character. The last of the parts shows the character, and those
+    before it nothing; until it is whole, all that there is shows as U+FFFD. (A tokenizer of single
+    bytes reads whole characters as U+FFFD as well where they stand beside a damaged one.)
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._start = prompt_length
+        self._parts: dict[int, bytes] = {}  # by position
+        self._texts: dict[int, str] = {}
+
+    def add(self, event: StepEvent) -> dict[int, str]:
+        """Texts by position: of what ``event`` commits, and of what reads differently by it."""
+        found: dict[int, str] = {}
+        for commit in event.commits:
+            part = self._tokenizer.token_bytes(commit.token_id)
+            if part is None:
+                first = commit.position == self._start
+                text = self._tokenizer.token_text(commit.token_id, first=first)
+                found[commit.position] = text
+            else:
+                self._parts[commit.position] = part
+        for commit in event.commits:
+            if commit.position in self._parts and commit.position not in found:
+                found |= self._characters(commit.position)
+        changed = {p: text for p, text in sorted(found.items()) if self._texts.get(p) != text}
+        self._texts |= changed
+        return changed
+
+    def _characters(self, position: int) -> dict[int, str]:
+        """Texts of the parts that stand next to each other around a position."""
+        first = last = position
+        while first - 1 in self._parts:
+            first -= 1
+        while last + 1 in self._parts:
+            last += 1
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return {p: decoder.decode(self._parts[p], p == last) for p in range(first, last + 1)}

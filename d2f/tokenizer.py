@@ -5,6 +5,7 @@ ids that stop an answer. Knows nothing of models.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,12 @@ JSON_FILES = (
 )
 TEXT_FILES = (*JSON_FILES, "config.json", "merges.txt", "vocab.txt", "chat_template.jinja")
 MODEL_FILE = "tokenizer.model"
+# Bytes as byte-level BPE spells them: those that are seen as themselves, others from U+0100 on.
+_SEEN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_UNSEEN = sorted(set(range(256)) - set(_SEEN))
+BYTES = {chr(byte): byte for byte in _SEEN} | {chr(256 + n): byte for n, byte in enumerate(_UNSEEN)}
+# SentencePiece's name of a token of one byte.
+BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 # Encoded and decoded once at load: of letters, digits, bytes and an end of line.
 SAMPLE = "Hello, 1 + 1 = 2? é 🙂\n"
 
@@ -67,6 +74,8 @@ class Tokenizer:
             self.mask_id: int | None = self._hf.mask_token_id
             self._added = dict(self._hf.added_tokens_decoder)
             self.decode(self._hf.encode(SAMPLE, add_special_tokens=False))
+            # What stands before a token keeps the space that it begins with.
+            self._before: list[int] = self._hf.encode("a", add_special_tokens=False)
         # Also those without a role, such as Llama 3's header tokens.
         added = self._added.items()
         self._special = [t.content for _, t in added if t.special and t.content]
@@ -138,9 +147,27 @@ class Tokenizer:
         """Readable text; special tokens are left out."""
         return self._string(list(ids), skip_special_tokens=True)
 
-    def token_text(self, token_id: int) -> str:
-        """One token's text, special tokens by name; partial UTF-8 shows as U+FFFD."""
+    def token_text(self, token_id: int, *, first: bool = False) -> str:
+        """One token's text, special tokens by name; partial UTF-8 shows as U+FFFD.
+
+        ``first``: at the start of an answer, where SentencePiece drops the space of a word.
+        """
+        if not first:
+            before = self._string(self._before, skip_special_tokens=False)
+            text = self._string([*self._before, token_id], skip_special_tokens=False)
+            if text.startswith(before):
+                return text.removeprefix(before)
         return self._string([token_id], skip_special_tokens=False)
+
+    def token_bytes(self, token_id: int) -> bytes | None:
+        """The bytes of a token that may be only part of a character; None: it is text by itself."""
+        name, text = str(self._hf.convert_ids_to_tokens(token_id)), self.token_text(token_id)
+        byte = BYTE_TOKEN.fullmatch(name)
+        if byte is not None and text != name:
+            return bytes.fromhex(byte[1])
+        if "\ufffd" in text and name and set(name) <= BYTES.keys():
+            return bytes(BYTES[character] for character in name)
+        return None
 
     def _ids(self, text: Any, *, add_special_tokens: bool) -> list[int]:
         with _stranger(InvalidInput, "the model's tokenizer cannot encode this text"):

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 from races import ar_trace, d2f_trace, token_text
 
+from app.lanes.lane import own_texts
 from app.page.reducer import LaneBoard, final, machine, speeds
 from d2f import Trace
 
 
 def board(trace: Trace, name: str = "D2F") -> LaneBoard:
-    return LaneBoard(0, name, trace.header, token_text)
+    return LaneBoard(0, name, trace.header, own_texts(token_text))
 
 
 def test_golden_deltas_of_a_d2f_run():

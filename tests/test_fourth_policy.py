@@ -14,7 +14,7 @@ import torch
 from tiny import network
 from torch import Tensor
 
-from app.lanes.lane import Lane
+from app.lanes.lane import Lane, own_texts
 from app.page.charts import benchmark, figures
 from app.page.reducer import LaneBoard
 from app.recordings.link import from_link, to_link
@@ -136,7 +136,7 @@ def test_it_is_saved_linked_and_drawn(recording: Recording) -> None:
 
 def test_it_stands_on_the_board(recording: Recording) -> None:
     lane = recording.lanes[0]
-    board = LaneBoard(0, lane.name, lane.trace.header, lane.texts.__getitem__)
+    board = LaneBoard(0, lane.name, lane.trace.header, own_texts(lane.texts.__getitem__))
     assert board.start["decoder"] == "random"
     deltas = [board.step(event) for event in islice(lane.trace.events, 3)]
     assert [len(delta["commits"]) for delta in deltas] == [1, 1, 1]

@@ -236,7 +236,7 @@ def test_what_was_said_before_is_recorded_as_a_screen_shows_it() -> None:
 
 
 def deltas(lane: Lane) -> Iterator[dict[str, Any]]:
-    board = LaneBoard(0, lane.name, lane.header, lane.token_text)
+    board = LaneBoard(0, lane.name, lane.header, lane.texts())
     yield board.start
     while (event := lane.advance()) is not None:
         yield board.step(event)

@@ -18,6 +18,7 @@ from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_co
 from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import prepare, trace_header
+from d2f.detokenizer import TokenTexts
 from d2f.errors import InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
 from d2f.run_options import RunOptions
@@ -32,6 +33,7 @@ from .transformers import Reference, generate_steps, warm_reference
 WARM_UP_TOKENS = 32
 WARM_UP_BLOCKS = 4  # so that windows of several blocks have run as well
 BEGIN = 10.0  # seconds that a server of events has to accept a run
+Texts = Callable[[StepEvent], Mapping[int, str]]  # of a step, by position
 
 
 def as_it_came(trace: Trace) -> Trace:
@@ -44,10 +46,20 @@ def said(trace: Trace) -> str:
     return spoken(trace.text)
 
 
+def own_texts(token_text: Callable[[int], str], placed: Mapping[int, str] | None = None) -> Texts:
+    """Tokens' own texts, but for positions that are ``placed`` with another."""
+    other = placed or {}
+    return lambda event: {
+        commit.position: other.get(commit.position, token_text(commit.token_id))
+        for commit in event.commits
+    }
+
+
 @dataclass
 class Lane:
     """Steps through one run and remembers it; ``decode`` and ``token_text`` turn ids into text.
 
+    ``placed`` begins a reading of the tokens in their places; without it each is its own text.
     ``chat`` is what the model was told: earlier turns, then the prompt. ``counted`` makes of the
     steps as they came the run that is kept, and ``spoken`` takes from it what the model thought
     aloud. ``feed`` is there where the run is on another machine; ``failure`` says why such a run
@@ -60,12 +72,17 @@ class Lane:
     token_text: Callable[[int], str]
     decode: Callable[[Sequence[int]], str]
     chat: Sequence[Message] = ()
+    placed: Callable[[], Texts] | None = None
     counted: Callable[[Trace], Trace] = as_it_came
     spoken: Callable[[Trace], str] = said
     events: list[StepEvent] = field(default_factory=list)
     seconds: float = 0.0
     feed: Feed | None = None
     failure: str = ""
+
+    def texts(self) -> Texts:
+        """A reader of the run's events, in order, to what tokens say by position."""
+        return own_texts(self.token_text) if self.placed is None else self.placed()
 
     @property
     def clock(self) -> float:
@@ -194,17 +211,24 @@ def live_lane(name: str, model: Model, chat: Sequence[Message], config: DecodeCo
         token_text=tokenizer.token_text,
         decode=tokenizer.decode,
         chat=chat,
+        placed=lambda: TokenTexts(tokenizer, len(prompt_ids)).add,
     )
 
 
-def recorded_lane(name: str, trace: Trace, token_text: Callable[[int], str]) -> Lane:
-    """A lane that repeats a finished run with its own times."""
+def recorded_lane(
+    name: str,
+    trace: Trace,
+    token_text: Callable[[int], str],
+    placed: Mapping[int, str] | None = None,
+) -> Lane:
+    """A lane that repeats a finished run with its own times; see :func:`own_texts`."""
     return Lane(
         name=name,
         header=trace.header,
         source=(event for event in trace.events),
         token_text=token_text,
         decode=lambda ids: trace.text,
+        placed=lambda: own_texts(token_text, placed),
     )
 
 
@@ -221,6 +245,7 @@ def reference_lane(
         token_text=tokenizer.token_text,
         decode=tokenizer.decode,
         chat=chat,
+        placed=lambda: TokenTexts(tokenizer, len(prompt_ids)).add,
     )
 
 
@@ -245,8 +270,8 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
         feed=feed,
     )
     if isinstance(reader, ChatReader):
-        lane = replace(lane, counted=reader.counted, spoken=reader.spoken)
-    return lane
+        return replace(lane, counted=reader.counted, spoken=reader.spoken)
+    return replace(lane, placed=lambda: reader.placed_texts)
 
 
 def models_in(folder: Path) -> list[str]:

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from d2f.checkpoints.load import load_tokenizer
+from d2f.detokenizer import TokenTexts
+from d2f.events import TraceHeader
 from d2f.tokenizer import Tokenizer
 
 from ..race import here, never
@@ -22,6 +24,7 @@ from .lane import (
     Opened,
     Question,
     Stopped,
+    Texts,
     found_model,
     pair_lanes,
     solo_lanes,
@@ -47,6 +50,10 @@ def _tokenizer(name: str, host: Host) -> Tokenizer:
     return load_tokenizer(found_model(name, host))
 
 
+def _placed(reader: Tokenizer, header: TraceHeader) -> Callable[[], Texts]:
+    return lambda: TokenTexts(reader, len(header.prompt_ids)).add
+
+
 def borrowing(
     borrowed: Callable[[Asked, Host, Stopped], Steps],
 ) -> Callable[[Asked, Host, Stopped], Opened]:
@@ -63,7 +70,15 @@ def borrowing(
             described: Sequence[Any] = next(steps, ())
             readers = [_tokenizer(name, host) for name in asked.models]
             lanes = [
-                Lane(name, header, steps, reader.token_text, reader.decode, chat)
+                Lane(
+                    name,
+                    header,
+                    steps,
+                    reader.token_text,
+                    reader.decode,
+                    chat,
+                    _placed(reader, header),
+                )
                 for (name, header, chat), reader in zip(described, readers, strict=False)
             ]
             failing.pop_all()

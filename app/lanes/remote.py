@@ -263,6 +263,8 @@ class EventsReader:
         }
         self.texts: dict[int, str] = {}
         self._pieces: dict[int, str] = {}  # as they came: one may hold a part of a character
+        self._placed: dict[int, dict[int, str]] = {}  # by step, of positions
+        self._canvas: dict[int, int] = {}
         self.finished = False
         # Until the server tells its own.
         self.header = TraceHeader(
@@ -297,7 +299,13 @@ class EventsReader:
             self.texts |= {
                 int(token): whole(self._pieces[int(token)]) for token, _ in told["texts"]
             }
-            yield self._checked(event_from_dict(told["event"]))
+            event = self._checked(event_from_dict(told["event"]))
+            self._canvas.update((each.position, each.token_id) for each in event.commits)
+            placed = {int(p): whole(_text(text)) for p, text in told.get("placed", [])}
+            if not placed.keys() <= self._canvas.keys():
+                raise InvalidInput("not a position of this run")
+            self._placed[event.step] = placed
+            yield event
         elif kind == "end":
             self._text, self.finished = whole(_text(from_json(data)["text"])), True
         elif kind == "error":
@@ -315,8 +323,17 @@ class EventsReader:
 
     def answer(self, ids: Iterable[int]) -> str:
         """The server's own reading of the answer; of one that broke off, its tokens' texts."""
+        if self._text:
+            return self._text
+        placed = {p: text for step in self._placed.values() for p, text in step.items()}
+        told = enumerate(ids, len(self.header.prompt_ids))
         stops = self.header.stop_ids
-        return self._text or whole("".join(self._pieces[i] for i in ids if i not in stops))
+        return whole("".join(placed.get(p, self._pieces[i]) for p, i in told if i not in stops))
+
+    def placed_texts(self, event: StepEvent) -> dict[int, str]:
+        """What tokens say by position, as the server places them with this event."""
+        own = {each.position: self.texts[each.token_id] for each in event.commits}
+        return own | self._placed[event.step]
 
     def accepted(self, feed: Feed, patience: float) -> bool:
         """Waits for the header; True once it is there, or the feed has said why it never will."""

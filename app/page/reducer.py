@@ -6,10 +6,10 @@ delta shows true figures at any moment. Knows nothing of clocks, threads, gradio
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from d2f.events import CLIENT, DECODER, StepEvent, Trace, TraceHeader
+from d2f.events import CLIENT, DECODER, Commit, StepEvent, Trace, TraceHeader
 
 Delta = dict[str, Any]
 FORCED, STOP = 1, 2
@@ -20,12 +20,16 @@ class LaneBoard:
     """Reduces one lane's events, in order, to deltas."""
 
     def __init__(
-        self, index: int, name: str, header: TraceHeader, token_text: Callable[[int], str]
+        self,
+        index: int,
+        name: str,
+        header: TraceHeader,
+        texts: Callable[[StepEvent], Mapping[int, str]],
     ) -> None:
         self.index = index
         self.name = name
         self.header = header
-        self._token_text = token_text
+        self._texts = texts
         self._offset = len(header.prompt_ids)
         self._canvas: dict[int, int] = {}
         self._tokens = 0
@@ -46,26 +50,33 @@ class LaneBoard:
         }
 
     def step(self, event: StepEvent) -> Delta:
-        """One event as a delta: rows ``[position, text, confidence, flags]`` and block rows."""
+        """One event as a delta: rows ``[position, text, confidence, flags]`` and block rows.
+
+        ``texts`` are there where earlier positions read differently from now on.
+        """
         self._times.append(event.seconds)
         for commit in event.commits:
             self._canvas[commit.position - self._offset] = commit.token_id
         self._count()
+        texts = dict(self._texts(event))
+        commits = [self._commit_row(commit, texts.pop(commit.position)) for commit in event.commits]
+        # Tokens before, in which a character is whole now.
+        others = {"texts": [[p - self._offset, text] for p, text in texts.items()]} if texts else {}
         return {
             "lane": self.index,
             "time": math.fsum(self._times),
             "tokens": self._tokens,
             "forwards": len(self._times),
-            "commits": [self._commit_row(commit) for commit in event.commits],
+            "commits": commits,
+            **others,
             "blocks": [
                 [b.start - self._offset, b.end - self._offset, b.state] for b in event.blocks
             ],
             "finish": event.finish_reason,
         }
 
-    def _commit_row(self, commit: Any) -> list[Any]:
+    def _commit_row(self, commit: Commit, text: str) -> list[Any]:
         flags = FORCED * commit.forced + STOP * (commit.token_id in self.header.stop_ids)
-        text = self._token_text(commit.token_id)
         return [commit.position - self._offset, text, round(commit.confidence, 3), flags]
 
     def _count(self) -> None:

@@ -231,7 +231,7 @@ def _clocks(lanes: Sequence[Lane]) -> list[Delta]:
 
 
 def _board(index: int, lane: Lane) -> LaneBoard:
-    return LaneBoard(index, lane.name, lane.header, lane.token_text)
+    return LaneBoard(index, lane.name, lane.header, lane.texts())
 
 
 def _start(boards: Sequence[LaneBoard], lanes: Sequence[Lane], speed: float) -> Delta:

@@ -203,12 +203,13 @@ def _order(decoder: str) -> tuple[str, ...]:
 
 
 def _joined(lane: RecordedLane) -> str:
-    stops = lane.trace.header.stop_ids
-    return "".join(lane.texts[i] for i in lane.trace.token_ids if i not in stops)
+    header, ids = lane.trace.header, lane.trace.token_ids
+    told = enumerate(ids, len(header.prompt_ids))
+    return "".join(lane.text_at(p, i) for p, i in told if i not in header.stop_ids)
 
 
 def _texts(lane: RecordedLane) -> str:
-    return SEPARATOR.join(lane.texts[i] for _, i in sorted(lane.trace.canvas.items()))
+    return SEPARATOR.join(lane.text_at(p, i) for p, i in sorted(lane.trace.canvas.items()))
 
 
 def _steps(lane: RecordedLane) -> list[str]:
@@ -361,7 +362,7 @@ def _skeleton(lane: RecordedLane) -> list[Any]:
     steps = [
         (
             [
-                (c.position, lane.texts[c.token_id], c.token_id in stops, c.forced)
+                (c.position, lane.text_at(c.position, c.token_id), c.token_id in stops, c.forced)
                 for c in e.commits
             ],
             (e.window, e.blocks, e.cache_length, e.finish_reason),

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from d2f.config import MAX_TOKENS, DecodeConfig, settings_of
@@ -63,11 +63,20 @@ class RecordingError(InvalidInput):
 
 @dataclass(frozen=True)
 class RecordedLane:
-    """One lane of a race; ``texts`` holds the text of every token id the trace commits."""
+    """One lane of a race; ``texts`` holds the text of every token id the trace commits.
+
+    ``placed`` are texts by position where a token reads otherwise than by itself: as a part of a
+    character, or at the start of the answer.
+    """
 
     name: str
     trace: Trace
     texts: dict[int, str]
+    placed: dict[int, str] = field(default_factory=dict)
+
+    def text_at(self, position: int, token_id: int) -> str:
+        """What a committed token says in its place."""
+        return self.placed.get(position, self.texts[token_id])
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,7 @@ class Recording:
                 "name": lane.name,
                 "trace": from_json(lane.trace.to_json()),
                 "texts": [[token_id, text] for token_id, text in sorted(lane.texts.items())],
+                **({"placed": sorted(map(list, lane.placed.items()))} if lane.placed else {}),
             }
             for lane in self.lanes
         ]
@@ -162,7 +172,7 @@ def replay_lane(recorded: RecordedLane) -> "Lane":
     # Loads torch; reading and writing recordings does without.
     from ..lanes.lane import recorded_lane
 
-    return recorded_lane(recorded.name, recorded.trace, recorded.texts.__getitem__)
+    return recorded_lane(recorded.name, recorded.trace, recorded.texts.__getitem__, recorded.placed)
 
 
 def write_past(past: Sequence[Exchange]) -> list[list[str]]:
@@ -272,22 +282,32 @@ def _readable(text: str, most: int) -> str:
 
 
 def _recorded(lane: "Lane") -> RecordedLane:
-    trace = lane.trace
-    ids = set(trace.canvas.values())
-    texts = {token_id: _readable(lane.token_text(token_id), MAX_TOKEN_TEXT) for token_id in ids}
-    return RecordedLane(lane.name, trace.with_text(_readable(trace.text, MAX_ANSWER)), texts)
+    trace, read = lane.trace, lane.texts()
+    ids, said = trace.canvas, {}
+    for event in trace.events:
+        said.update({p: _readable(text, MAX_TOKEN_TEXT) for p, text in read(event).items()})
+    texts = {i: _readable(lane.token_text(i), MAX_TOKEN_TEXT) for i in set(ids.values())}
+    placed = {p: text for p, text in said.items() if text != texts[ids[p]]}
+    answer = trace.with_text(_readable(trace.text, MAX_ANSWER))
+    return RecordedLane(lane.name, answer, texts, placed)
 
 
 def _lane_from_dict(data: dict[str, Any], format: int) -> RecordedLane:
-    trace, texts = data["trace"], data["texts"]
+    trace = data["trace"]
     _check_counts(trace["header"], trace["events"])
-    require(isinstance(texts, list) and len(texts) <= MAX_TOKENS, "too many texts")
-    pairs = {token_id: text for token_id, text in texts}
-    require(len(pairs) == len(texts), "a token has two texts")
-    require(all(type(token_id) is int for token_id in pairs), "a token id must be an integer")
+    texts, placed = _pairs(data["texts"]), _pairs(data.get("placed", []))
     read = Trace.from_json(to_json(trace))
     header = read_header(read.header, format)
-    return RecordedLane(data["name"], replace(read, header=header), pairs)
+    return RecordedLane(data["name"], replace(read, header=header), texts, placed)
+
+
+def _pairs(rows: Any) -> dict[int, str]:
+    """Texts by number."""
+    require(isinstance(rows, list) and len(rows) <= MAX_TOKENS, "too many texts")
+    pairs = {number: text for number, text in rows}
+    require(len(pairs) == len(rows), "a token has two texts")
+    require(all(type(number) is int for number in pairs), "a token id must be an integer")
+    return pairs
 
 
 def _check_counts(header: dict[str, Any], events: list[dict[str, Any]]) -> None:
@@ -311,7 +331,8 @@ def _check_lane(lane: RecordedLane) -> None:
     _check_events(trace)
     known = lane.texts.keys() == set(trace.canvas.values())
     require(known, "the texts must be those of the tokens, no more and no less")
-    for text in lane.texts.values():
+    require(lane.placed.keys() <= trace.canvas.keys(), "a text must be that of a token")
+    for text in (*lane.texts.values(), *lane.placed.values()):
         check_text("the text of a token", text, MAX_TOKEN_TEXT)
 
 

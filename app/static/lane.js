@@ -204,6 +204,7 @@ class Lane {
     this.fresh = new Set(event.commits.map(([position]) => position));
     for (const position of this.fresh) this.touch(position);
     for (const commit of event.commits) this.commit(event, commit);
+    for (const [position, text] of event.texts ?? []) this.reread(position, text);
     for (const [from, until, state] of event.blocks) {
       const block = Math.floor(from / this.start.block);
       this.rows[block] = state;
@@ -239,6 +240,19 @@ class Lane {
     this.span(Math.floor(position / this.start.block)).commits.push(event.time);
     if (flags & STOP) this.stop(position);
     this.unsaid.push([position, text, flags]);
+  }
+
+  /**
+   * A token that is part of a character reads differently once its neighbours are there.
+   * @param {number} position
+   * @param {string} text
+   */
+  reread(position, text) {
+    const { token } = this.cells[position];
+    if (!token) return;
+    token.text = text;
+    this.unsaid.push([position, text, token.flags]);
+    this.touch(position);
   }
 
   /**

@@ -37,6 +37,7 @@
  * @property {number} tokens
  * @property {number} forwards
  * @property {Commit[]} commits
+ * @property {[position: number, text: string][]} [texts] of earlier commits, which read so by now
  * @property {Block[]} blocks
  * @property {string|null} finish
  */

@@ -4,8 +4,9 @@
 - ``POST /v1/chat/completions``: whole or streamed. A diffusion model's text is sent as far as it
   is readable: up to the first position still masked.
 - ``POST /v1/completions``: the same of a prompt without a template.
-- ``POST /v1/events``: server-sent events ``header`` (a Trace without events), ``step`` (a StepEvent
-  and the texts of tokens not seen before), ``end`` (the readable answer) or ``error``.
+- ``POST /v1/events``: server-sent events ``header`` (a Trace without events), ``step`` (the event,
+  ``texts`` of tokens not seen before, and ``placed``: texts by position where a token reads
+  otherwise than by itself), ``end`` (the readable answer) or ``error``.
 
 Requests are decoded one after the other. A client that closes its connection stops its run within
 one step. Knows no decoding rule and no command line.
@@ -30,6 +31,7 @@ from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, defau
 from d2f.checkpoints.load import load_model
 from d2f.config import D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
+from d2f.detokenizer import TokenTexts
 from d2f.errors import InvalidInput
 from d2f.events import StepEvent, Trace, TraceHeader, event_to_dict
 from d2f.model import Model
@@ -47,6 +49,7 @@ from d2f.serve.refused import Refused, about, answer_errors, errors_told, refusa
 from d2f.serve.stops import Said, spoken
 from d2f.serve.worker import Busy, Job, Worker
 from d2f.strict_json import to_json
+from d2f.tokenizer import Tokenizer
 
 WARM_UP_TOKENS = 32
 HEARTBEAT = 5.0  # seconds; keeps a waiting client's line alive
@@ -294,6 +297,8 @@ class Service:
     async def _steps(self, header: TraceHeader, job: Job[StepEvent]) -> AsyncIterator[bytes]:
         events: list[StepEvent] = []
         told: set[int] = set()
+        tokenizer = self._model.tokenizer
+        places = TokenTexts(tokenizer, len(header.prompt_ids))
         yield sse(Trace(header, ()).to_json(), "header")
         async for event in job.events(HEARTBEAT):
             if event is None:
@@ -302,12 +307,23 @@ class Service:
             events.append(event)
             new = {commit.token_id for commit in event.commits} - told
             told |= new
-            texts = [[i, self._model.tokenizer.token_text(i)] for i in sorted(new)]
-            yield sse(to_json({"event": event_to_dict(event), "texts": texts}), "step")
+            step: dict[str, Any] = {
+                "event": event_to_dict(event),
+                "texts": [[i, tokenizer.token_text(i)] for i in sorted(new)],
+            }
+            if placed := _placed(event, places.add(event), tokenizer):
+                step["placed"] = placed
+            yield sse(to_json(step), "step")
         trace = Trace(header, tuple(events))
         if trace.finish_reason is None:
             raise Refused(503, STOPPED)
         yield sse(to_json({"text": self._model.tokenizer.decode(trace.token_ids)}), "end")
+
+
+def _placed(event: StepEvent, texts: dict[int, str], tokenizer: Tokenizer) -> list[list[Any]]:
+    """Those texts, by position, that are not the committed tokens' own."""
+    own = {each.position: tokenizer.token_text(each.token_id) for each in event.commits}
+    return [[position, text] for position, text in texts.items() if own.get(position) != text]
 
 
 async def _whole(job: Job[Said], answer: Answer, request: Request) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from app.race import DEVICE
 from app.recordings.recording import record
 from d2f import Trace
 from d2f.catalogue.pairs import PAIRS
+from d2f.detokenizer import TokenTexts
 
 HOSTILE = (
     "<img src=x onerror=\"alert('img')\">",
@@ -209,6 +210,35 @@ def test_hostile_text_is_shown_as_text(page: Page, site: Site):
         assert lane(page, index).locator(".answer").text_content() == "".join(HOSTILE)
         assert cell_told(page, index, 0).startswith(f"“{HOSTILE[0]}”")
     assert page.locator(".arena img, .arena script").count() == 0
+
+
+class Bytes:
+    """A tokenizer whose tokens 1 to 5 are the bytes of its text."""
+
+    text = "🙂!"
+
+    def token_text(self, token: int, *, first: bool = False) -> str:
+        return "<end>" if token == STOP else "\ufffd"
+
+    def token_bytes(self, token: int) -> bytes | None:
+        return None if token == STOP else self.text.encode()[token - 1 : token]
+
+
+def test_a_character_of_several_tokens_is_shown_when_it_is_whole(page: Page, site: Site):
+    """Each part has its cell, and the last of them holds the character."""
+
+    def in_bytes(name: str, trace: Trace) -> Lane:
+        start = len(trace.header.prompt_ids)
+        lane = recorded_lane(name, trace.with_text(Bytes.text), Bytes().token_text)
+        return replace(lane, placed=lambda: TokenTexts(Bytes(), start).add)
+
+    site.prepare = lambda *_: [in_bytes("D2F", d2f_trace()), in_bytes("AR", ar_trace())]
+    ask(page, "Smile.")
+    expect_state(page, "finished")
+    for index in (0, 1):
+        told = [cell_told(page, index, cell).partition(" · ")[0] for cell in range(5)]
+        assert told == ["“”", "“”", "“”", "“🙂”", "“!”"]
+        assert lane(page, index).locator(".answer").text_content() == Bytes.text
 
 
 BAD_PROMPTS = {
