@@ -10,11 +10,11 @@ from pathlib import Path
 from huggingface_hub import constants, get_token, snapshot_download
 
 # The hub's HTTP client has changed, and its errors with it: this name follows.
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # type: ignore[attr-defined]
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,

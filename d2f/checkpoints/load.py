@@ -88,7 +88,7 @@ def empty_network(config: ModelConfig, device: torch.device, dtype: torch.dtype)
         net = Transformer(config).to(dtype)
     if config.tied_head:
         # Allocated by itself, it would no longer be the embedding.
-        net.lm_head.weight = None
+        net.lm_head.weight = None  # type: ignore[assignment]
     net.to_empty(device=device)
     if config.tied_head:
         net.lm_head.weight = net.embed_tokens.weight

@@ -129,11 +129,14 @@ def flash_kernel() -> Callable[..., Tensor]:
         if find_spec("flash_attn") is not None:
             from flash_attn import flash_attn_with_kvcache
 
-            return flash_attn_with_kvcache
+            own: Callable[..., Tensor] = flash_attn_with_kvcache
+            return own
         if find_spec("kernels") is not None:
             from kernels import get_kernel
 
-            return get_kernel(HUB_KERNEL, version=hub_kernel_version()).flash_attn_with_kvcache
+            hub = get_kernel(HUB_KERNEL, version=hub_kernel_version())
+            fetched: Callable[..., Tensor] = hub.flash_attn_with_kvcache
+            return fetched
     except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"flash-attn does not load ({error}); use attention 'sdpa'") from error
     raise InvalidInput("attention 'flash' needs the flash_attn or the kernels package")
@@ -359,7 +362,7 @@ def _attend_flex(q: Tensor, k: Tensor, v: Tensor, sight: FlexSight) -> Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
     batch, rows, heads, dim = q.shape
-    kernel = flex_attention if torch.compiler.is_compiling() else flex_kernel()
+    kernel: Callable[..., Any] = flex_attention if torch.compiler.is_compiling() else flex_kernel()
     shared = k.shape[1] != heads
-    out = kernel(q.transpose(1, 2), k, v, block_mask=sight.mask, enable_gqa=shared)
+    out: Tensor = kernel(q.transpose(1, 2), k, v, block_mask=sight.mask, enable_gqa=shared)
     return out.transpose(1, 2).reshape(batch, rows, heads * dim)

@@ -234,7 +234,7 @@ class Capture:
     def __init__(self, device: torch.device) -> None:
         with torch.cuda.device(device):
             self.pool = torch.cuda.graph_pool_handle()
-            self.stream = torch.cuda.Stream()
+            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 class Graph:
