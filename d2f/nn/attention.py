@@ -21,7 +21,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
