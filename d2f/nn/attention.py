@@ -21,7 +21,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -362,7 +362,9 @@ def _attend_flex(q: Tensor, k: Tensor, v: Tensor, sight: FlexSight) -> Tensor:
     from torch.nn.attention.flex_attention import flex_attention
 
     batch, rows, heads, dim = q.shape
-    kernel: Callable[..., Any] = flex_attention if torch.compiler.is_compiling() else flex_kernel()
+    # Within torch.compile it is compiled along with what calls it.
+    here: Any = flex_attention
+    kernel = here if torch.compiler.is_compiling() else flex_kernel()
     shared = k.shape[1] != heads
     out: Tensor = kernel(q.transpose(1, 2), k, v, block_mask=sight.mask, enable_gqa=shared)
     return out.transpose(1, 2).reshape(batch, rows, heads * dim)
