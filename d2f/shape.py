@@ -120,6 +120,10 @@ class ModelConfig(Shape):
     causal: bool = False
     mask_id: int | None = None
 
+    def run_bytes(self, dtype: str, tokens: int = TOKENS) -> int:
+        """A run, with cos and sin of every position there is, in float32."""
+        return super().run_bytes(dtype, tokens) + 2 * 4 * self.max_length * self.head_dim
+
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise InvalidInput(

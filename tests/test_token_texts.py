@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from bytepieces import write_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentencepiece import write_tokenizer
 from served import CHAT, CONFIGS, messages
 from servers import serving
 from tiny import network

@@ -11,7 +11,6 @@ from pathlib import Path
 from reprlib import repr as brief
 
 import torch
-from safetensors import SafetensorError
 
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
@@ -19,7 +18,7 @@ from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import prepare, trace_header
 from d2f.detokenizer import TokenTexts
-from d2f.errors import InvalidInput, TooLittleMemory
+from d2f.errors import D2FError, InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
 from d2f.run_options import RunOptions
 from d2f.tokenizer import Message
@@ -304,7 +303,7 @@ def loaded_model(name: str, host: Host) -> Model:
         except TooLittleMemory:
             forget_models()
             return load_model(found_model(name, host), **asdict(host.engine))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except D2FError as error:
         raise InvalidInput(f"The model {name!r} does not load: {error}") from error
 
 
