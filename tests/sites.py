@@ -18,6 +18,7 @@ import pytest
 from folders import save_pair
 from servers import free_port
 
+from app.door.line import Line
 from app.lanes.lane import Host, warm_model
 from app.page.layout import build, launch_options
 from d2f import D2FConfig
@@ -33,7 +34,19 @@ class Site:
 
     @property
     def queue(self) -> Any:
+        """Gradio's queue."""
         return self.demo._queue
+
+    @property
+    def line(self) -> Line:
+        """Its bounds."""
+        return self.demo.app.state.line
+
+    def visitor(self, address: str, **headers: str) -> "Site":
+        """The same page, seen from another address of this machine."""
+        transport = httpx.HTTPTransport(local_address=address)
+        base = str(self.client.base_url)
+        return Site(self.demo, httpx.Client(base_url=base, transport=transport, headers=headers))
 
     def function(self, name: str) -> Any:
         """One of the page's functions, by its handler's name."""

@@ -4,7 +4,6 @@ Knows no models, no lanes and no races: :mod:`.handlers` does.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from d2f.bench.report import read_results
 from d2f.config import ARConfig, D2FConfig, settings_of
 from d2f.tasks import TASKS, Problem
 
+from ..door.opening import doorway
 from ..gallery import TRACES, gallery
 from ..lanes.lane import Host
 from ..prompts import MAX_CHARACTERS, examples
@@ -167,6 +167,7 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": "3mb",
         "state_session_capacity": SESSIONS,
         "max_threads": 2 * QUEUE_SIZE + 16,
+        "app_kwargs": doorway(),
     }
 
 
@@ -324,7 +325,8 @@ def _benchmarks(settings: dict[str, gr.Number]) -> None:
             samples_per_page=max(1, len(measured)),
             type="index",
         )
-    _on(panel.expand, cache(partial(benchmark, results)), None, plots)
+    drawn = benchmark(results)
+    _on(panel.expand, lambda: drawn, None, plots)
 
     def take(index: int) -> list[Any]:
         config = pick(measured, index)["config"]
