@@ -6,7 +6,7 @@ import unicodedata
 
 from d2f.errors import InvalidInput
 
-LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -33,13 +33,18 @@ def decoded(data: bytes) -> str:
         raise InvalidInput(f"it is no text in {name}: save it as UTF-8") from error
 
 
+def new_lines(text: str) -> str:
+    """The text with ``"\\n"`` at every line's end and without a byte order mark at its start."""
+    return _LINE_END.sub("\n", text.removeprefix("\ufeff"))
+
+
 def plain_text(text: str) -> str:
-    """The text with ``"\\n"`` at every line's end and without a byte order mark at its start.
+    """A prompt with lines as :func:`new_lines` has them.
 
     Raises:
         InvalidInput: it holds another control character, or half of a character (a surrogate).
     """
-    text = LINE_END.sub("\n", text.removeprefix("\ufeff"))
+    text = new_lines(text)
     for character in text:
         if character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs"):
             code = f"U+{ord(character):04X}"

@@ -3,6 +3,7 @@
 from itertools import islice
 
 import pytest
+from pages import page
 
 from app.prompts import (
     EXAMPLES_PER_TASK,
@@ -130,6 +131,16 @@ def test_a_typed_prompt_is_recognised_and_so_is_its_follow_up():
     assert verdict(known, ("D2F", "AR"), answers) == "D2F is correct, AR is wrong."
     for asked in ([second], [first, first], [first, second, first], ["hello"]):
         assert recognise(asked, problems) is None
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\x85", "\u2028"])
+def test_a_problem_is_known_whatever_ends_its_lines(end: str):
+    own = page([])
+    problem = next(draw("sudoku-mini", "test", 1))
+    typed = "\ufeff" + problem.prompt.replace("\n", end) + end
+    assert own._asked(None, typed) == [problem.prompt]
+    assert recognise(own._asked(None, typed), [problem]) == Known(problem)
+    assert own._prefilled({"prompt": typed})[own.parts.prompt] == f"{problem.prompt}\n"
 
 
 def test_other_prompts_are_not_judged():

@@ -1,5 +1,8 @@
 """Quotas: exact at their edges, by name and in all."""
 
+import random
+from collections import Counter
+
 import pytest
 
 from app.page.quota import MAX_NAME, Quota
@@ -53,11 +56,25 @@ def test_names_of_any_length_cost_the_same(clock: Clock):
 
 
 def test_a_busy_name_leaves_some_for_the_others(clock: Clock) -> None:
-    """Of 200 uses, thirteen names that take all they can get leave 54; of the last each has one."""
+    """Of 200 uses, thirteen names that take all they can get leave 50; of the last each has one."""
     quota = Quota(20, 200, 60, clock)
-    assert sum(quota.take("busy") for _ in range(99)) == 19
+    assert sum(quota.take("busy") for _ in range(99)) == 20
     others = {name: sum(quota.take(name) for _ in range(99)) for name in "abcdefghijkl"}
-    assert list(others.values()) == [17, 15, 14, 13, 12, 10, 10, 9, 8, 7, 6, 6]
+    assert list(others.values()) == [18, 17, 15, 13, 12, 11, 10, 9, 8, 7, 6, 6]
     late = [[quota.take(f"late {n}") for _ in range(9)].count(True) for n in range(99)]
-    assert late == [5, 5, 4, 4, 4, 3, 3, 3, 3, *[2] * 5, *[1] * 10, *[0] * 75]
-    assert 19 + sum(others.values()) + sum(late) == 200
+    assert late == [5, 5, 4, 4, *[3] * 4, *[2] * 4, *[1] * 10, *[0] * 77]
+    assert 20 + sum(others.values()) + sum(late) == 200
+
+
+def test_who_has_had_none_is_served_until_none_is_left(clock: Clock) -> None:
+    rng = random.Random(4)
+    for most, together in ((1, 1), (2, 3), (3, 40), (20, 200), (50, 20)):
+        quota, taken = Quota(most, together, 60, clock), Counter[str]()
+        while taken.total() < together:
+            name = str(rng.randrange(30)) if rng.random() < 0.9 else f"new {rng.random()}"
+            served = quota.take(name)
+            assert served or taken[name] > 0
+            taken[name] += served
+            assert taken[name] <= most
+        assert not quota.take("new")
+        clock.now += 60

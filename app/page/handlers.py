@@ -15,11 +15,12 @@ from gradio.components import Component
 
 from d2f.errors import D2FError, InvalidInput
 from d2f.tasks import Problem
-from d2f.text import decoded
+from d2f.text import decoded, new_lines
 
 from ..conversation import Conversation
 from ..lanes.lane import Host
 from ..prompts import MAX_CHARACTERS, random_problem, recognise
+from ..recordings.armour import unmarked
 from ..recordings.link import from_link
 from ..recordings.recording import Recording
 from ..recordings.store import UNKNOWN, Store, StoreError, publish, published
@@ -31,7 +32,6 @@ from .visitors import Visitors, visitor
 
 PUBLISHED_AN_HOUR = 20  # by one visitor
 PUBLISHED_TOGETHER = 200  # an hour, by all
-LINK = "race="  # how a fragment that holds a race begins
 NOTHING = ""  # what tells the board nothing; Gradio cannot skip a component of our own
 
 Choice = TypeVar("Choice")
@@ -122,7 +122,7 @@ class Page:
     @staticmethod
     def _asked(past: Conversation | None, prompt: str) -> list[str]:
         earlier = [turn.prompt for turn in past.turns] if past else []
-        return [*earlier, (prompt or "").strip()]
+        return [*earlier, new_lines(prompt or "").strip()]
 
     def _problems(self, values: Values) -> list[Problem]:
         """Problems whose answers are known: the last one drawn, and the examples."""
@@ -223,9 +223,9 @@ class Page:
 
     def open_link(self, fragment: str | None, request: gr.Request) -> Values:
         """The link that the address of the open page was given."""
-        if not fragment or not fragment.startswith(LINK):
+        link = unmarked(fragment or "")
+        if link is None:
             return {self.parts.board: NOTHING}
-        link = fragment.removeprefix(LINK)
         return self._take_board(lambda: from_link(link), request)
 
     def _take_board(self, read: Callable[[], Recording], request: gr.Request) -> Values:
@@ -288,8 +288,9 @@ class Page:
 
     def _linked(self, fragment: str | None, query: dict[str, str]) -> Recording | None:
         """The race that the address holds or names; a :class:`D2FError` if it does not open."""
-        if fragment and fragment.startswith(LINK):
-            return from_link(fragment.removeprefix(LINK))
+        link = unmarked(fragment or "")
+        if link is not None:
+            return from_link(link)
         if "race" not in query:
             return None
         if self.store is None:
@@ -314,9 +315,10 @@ class Page:
             raise InvalidInput(f"This link contains an invalid setting: {error}") from error
         if not _asks(query):
             return {}
-        prompt = {parts.prompt: query["prompt"][:MAX_CHARACTERS]} if "prompt" in query else {}
-        boxes = dict(zip(parts.settings.values(), values, strict=True))
-        return {parts.pair: chosen.name, **prompt, **boxes}
+        filled: Values = {parts.pair: chosen.name}
+        if "prompt" in query:
+            filled[parts.prompt] = new_lines(query["prompt"])[:MAX_CHARACTERS]
+        return filled | dict(zip(parts.settings.values(), values, strict=True))
 
     # ---- words
 

@@ -164,7 +164,7 @@ def launch_options() -> dict[str, Any]:
         "show_error": False,
         "run_history": False,
         "enable_monitoring": False,
-        "max_file_size": "3mb",
+        "max_file_size": "6mb",
         "state_session_capacity": SESSIONS,
         "max_threads": 2 * QUEUE_SIZE + 16,
         "app_kwargs": doorway(),
@@ -266,9 +266,8 @@ def _share(publishing: bool) -> tuple[gr.Button, gr.UploadButton, gr.Button | No
     with gr.Row(elem_id="share"):
         gr.Button("Copy link", elem_id="copy-link", **small)
         save = gr.Button("Download trace", elem_id="save", **small)
-        load = gr.UploadButton(
-            "Open trace", file_types=[".json", ".JSON", ".txt"], elem_id="open", **small
-        )
+        # Of any name: phones and mail programs put endings of their own behind ".json".
+        load = gr.UploadButton("Open trace", elem_id="open", **small)
         if not publishing:
             return save, load, None
         publish = gr.Button("Publish", elem_id="publish", **small)

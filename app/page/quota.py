@@ -12,9 +12,9 @@ MAX_NAME = 64
 class Quota:
     """At most ``most`` uses a name and ``together`` in all within ``seconds``, in this process.
 
-    The fewer are left for all, the fewer one name may have, so that a busy visitor cannot silence
-    the others: of the last ones each name has one. Names can be made up, hence the second bound,
-    which also bounds memory. Safe from any thread.
+    The fewer the others have left, the fewer one name may have, so that a busy visitor cannot
+    silence the rest: of the last ones each name has one. Names can be made up, hence the second
+    bound, which also bounds memory. Safe from any thread.
     """
 
     def __init__(
@@ -36,8 +36,9 @@ class Quota:
             while self._uses and self._uses[0][0] <= now - self._seconds:
                 self._uses.popleft()
             own = sum(each == name for _, each in self._uses)
-            left = self._together - len(self._uses)
-            if own >= math.ceil(self._most * left / self._together):
+            others = len(self._uses) - own
+            most = math.ceil(self._most * (self._together - others) / self._together)
+            if own >= most or len(self._uses) >= self._together:
                 return False
             self._uses.append((now, name))
             return True

@@ -30,7 +30,7 @@ from d2f.events import DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy import policy_of
 from d2f.strict_json import to_json
 
-from .armour import pieces
+from .armour import QUOTED, pieces
 from .digits import gaps_of, indexes_of, pack, unpack
 from .recording import (
     FORMAT,
@@ -110,6 +110,15 @@ def from_link(text: str) -> Recording:
     Raises:
         RecordingError: the text is not a link of a recording, or breaks a limit.
     """
+    try:
+        return _read(text)
+    except RecordingError:
+        if isinstance(text, str) and text.startswith(QUOTED):
+            return _read(text.removeprefix(QUOTED))
+        raise
+
+
+def _read(text: str) -> Recording:
     with refusals("This link cannot be opened"):
         data = parse_json(_inflate(text).decode())
         require(isinstance(data, list) and data[1:2] == [KIND], "it is not a race")
@@ -145,9 +154,8 @@ def _inflate(text: str) -> bytes:
     found = pieces(text)
     ends = list(accumulate(map(len, found)))
     letters = "".join(found)
-    letters = letters[: len(letters) - (len(letters) % 4 == 1 and len(found) > 1)]
-    require(len(letters) % 4 != 1 and bool(letters), "its end is missing")
-    data = base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4))
+    whole = letters[: len(letters) - (len(letters) % 4 == 1)]
+    data = base64.urlsafe_b64decode(whole + "=" * (-len(whole) % 4))
     short = len(data) <= MAX_LINK or len(found) > 1
     require(short, f"it is longer than {MAX_LINK:,} bytes")
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -159,7 +167,8 @@ def _inflate(text: str) -> bytes:
     require(inflate.eof, "its end is missing")
     # What stands behind the end must be set apart from it: words of the text around the link.
     end = -((len(inflate.unused_data) - len(data)) * 8 // 6)
-    require(not inflate.unused_data or end in ends, "something follows its end")
+    behind = letters[end : next(each for each in ends if each >= end)]
+    require(not behind.strip("-_"), "something follows its end")
     return content
 
 

@@ -106,7 +106,7 @@ def published(store: Store, race_id: str) -> Recording:
     Raises:
         StoreError: there is none, or what is kept is no race.
     """
-    race_id = short_id(race_id)
+    race_id = short_id(race_id, LENGTH)
     data = store.get(race_id) if _ID.fullmatch(race_id) else None
     if data is None:
         raise StoreError(UNKNOWN)

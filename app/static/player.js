@@ -322,7 +322,7 @@ document.addEventListener('click', ({ target }) => {
   if (target.closest('#copy-link')) copyLink();
 });
 window.addEventListener('hashchange', () => {
-  if (location.hash.startsWith('#race=')) outside('opener')?.click();
+  if (/^#race(=|%)/i.test(location.hash)) outside('opener')?.click();
 });
 new ResizeObserver(() => pipeline.measure()).observe(pipeline.pen.canvas);
 const dresser = new MutationObserver(dress);

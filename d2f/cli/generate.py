@@ -45,7 +45,7 @@ with starting():
     from d2f.memory import find_device
     from d2f.model_files import read_json
     from d2f.strict_json import to_json
-    from d2f.text import plain_text
+    from d2f.text import decoded, plain_text
 
 DESCRIPTION = """\
 Answer one prompt. The text appears on stdout as it is decoded, the figures on stderr at the end.
@@ -106,9 +106,10 @@ def read_prompt(prompt: str) -> str:
     # What a command line holds beside UTF-8 comes as surrogates.
     data = read_stdin() if prompt == "-" else prompt.encode("utf-8", "surrogateescape")
     try:
-        text = plain_text(data.decode("utf-8")).strip()
-    except UnicodeDecodeError as error:
-        raise InvalidInput("the prompt is not valid UTF-8: convert it first") from error
+        text = decoded(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"the prompt cannot be read: {error}") from error
+    text = plain_text(text).strip()
     if not text:
         raise InvalidInput("the prompt is empty")
     return text

@@ -179,8 +179,8 @@ def test_a_damaged_link_is_refused_and_changes_nothing(page: Page, context: Brow
     expect(status(other)).to_contain_text("This link cannot be opened")
     assert known(other, 0) == known(other, 1) == 0
     other.evaluate("window.here = true")
-    set_link(other, "A.A")
-    expect(status(other)).to_contain_text("This link cannot be opened: it has characters of no")
+    set_link(other, "AAAAAAAA")
+    expect(status(other)).to_contain_text("This link cannot be opened: it is damaged")
     assert known(other, 0) == known(other, 1) == 0
     assert other.evaluate("window.here"), "the page was loaded anew"
 
@@ -206,6 +206,8 @@ def test_a_link_opens_on_the_open_page_and_ends_what_runs(page: Page, site: Site
     expect(asked).to_have_text("Question 2.")
     expect_state(page, "finished")
     expect(asked).to_have_text("Question 2.")
+    page.evaluate("(link) => { location.hash = `race%3D${link}.`; }", links[0])
+    expect(asked).to_have_text("Question 0.")
     assert page.evaluate("window.here"), "the page was loaded anew"
 
 
@@ -232,6 +234,11 @@ def test_a_trace_goes_to_a_file_and_comes_back_the_same(raced: Page, tmp_path: P
     upload(raced, path)
     expect(status(raced)).to_contain_text("This file cannot be opened")
     expect_figures(raced, 0, d2f_trace())
+    for name in ("race.json.txt", "RACE.JSON", "race.json.bin", "race"):
+        saved = tmp_path / name
+        saved.write_bytes(json.dumps(data | {"prompt": name}).encode("utf-16"))
+        upload(raced, saved)
+        expect(lane(raced, 0).locator(".said.user")).to_have_text(name)
 
 
 def test_an_exported_race_replays_offline(context: BrowserContext):

@@ -2,7 +2,7 @@
 
 import re
 
-from d2f.text import LINE_END
+from d2f.text import new_lines
 
 _NAMES = r"(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning|reflection|scratchpad)"
 _THINKING = re.compile(rf"(?:<|\[|◁)(?P<closes>/?){_NAMES}(?:>|\]|▷)", re.IGNORECASE)
@@ -16,7 +16,7 @@ def answer_of(text: str) -> str:
 
     Thinking that never ends leaves no answer.
     """
-    text = _INVISIBLE.sub("", LINE_END.sub("\n", text))
+    text = _INVISIBLE.sub("", new_lines(text))
     channels = _CHANNEL.split(text)
     if len(channels) > 1:
         text = channels[-1] if channels[-2].lower() == "final" else ""
