@@ -116,6 +116,11 @@ _TAKEN_BACK = re.compile(
 _NAMED = r"(?:[a-z][a-z ,]{0,40}= ?)?"
 _DIRECT = re.compile(_NAMED + _SPELLED, re.IGNORECASE)
 _ALONE = re.compile(rf"{_NAMED}{_SPELLED}(?:[ -]?[^\W\d][\w'’-]*){{0,3}} ?\.?", re.IGNORECASE)
+_SOLVED = re.compile(
+    rf"^[^\w\n]*(?:(?:so|thus|hence|therefore),? +)?(\b[a-z] ?= ?{_SPELLED})[^\w\n]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BULLET = re.compile(r" *(?:[*•+-]|\d+[.)]) ")
 _TERM = re.compile(r"\d *[a-z]\b|[a-z] *[-+*/^]|[-+*/^] *[a-z]\b", re.IGNORECASE)
 _SENTENCE = 400  # characters of one, at most
 _DECORATION = " \t>*_#|\"'“”‘’`{}[]()=:$€£¥₹→∴"
@@ -202,6 +207,8 @@ def _statements(text: str) -> Iterator[Stated]:
         yield from _stated(found[1] or found[2] or "", found.end())
     for found in _ANSWER.finditer(text):
         yield from _answered(text, found)
+    for found in _SOLVED.finditer(text):
+        yield from _stated(found[1], found.end())
     yield from _alone(text)
 
 
@@ -244,6 +251,8 @@ def _alone(text: str) -> Iterator[Stated]:
     lines = text.rstrip().splitlines() or [""]
     line = lines[-1].strip(_DECORATION)
     if not _ALONE.fullmatch(line) or _UNSURE.search(line) or _HEADING.match(line):
+        return
+    if len(lines) > 1 and _BULLET.match(lines[-1]):
         return
     listed = len(lines) > 1 and re.fullmatch(r"\d+[.)]", line)
     (value, *more) = _values(line)
