@@ -15,7 +15,8 @@ from d2f.errors import InvalidInput
 from d2f.text import decoded
 
 from .page.components import board_markup, board_script, read_static
-from .page.tell import pack_now, retell
+from .page.messages import pack_now
+from .page.tell import retell
 from .recordings.recording import Recording
 
 

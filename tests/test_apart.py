@@ -1,6 +1,5 @@
 """The models' own process: the same race, event for event, whatever becomes of a run or of it."""
 
-import json
 import os
 import re
 import signal
@@ -26,6 +25,7 @@ from app.lanes.lane import Host, Question, forget_models, loaded_model, pair_lan
 from app.lanes.process import GRACE, Apart, lanes_apart
 from app.lanes.runners import Transformers, rival_pair
 from app.page.api import _generate
+from app.page.messages import pack_now
 from app.page.tell import SETTINGS, tell
 from app.page.visitors import Visitor, Visitors
 from app.race import Device, Overdue, Race, merge, never
@@ -74,7 +74,7 @@ def told(pair: Pair, apart: Apart) -> str:
     host = Host(pairs={pair.name: pair}, elsewhere=lanes_apart(apart))
     values = [getattr(pair.config, name) for name in SETTINGS]
     *_, last = tell("Hello", pair.name, values, None, host)
-    return last.packed
+    return pack_now(last.messages)
 
 
 def test_a_model_that_answers_alone_does_so_in_the_other_process(pair: Pair, apart: Apart):
@@ -135,11 +135,11 @@ def in_mid_run(
     host = Host(pairs={pair.name: pair}, elsewhere=lanes_apart(apart))
     values = [400 if name == "max_new_tokens" else getattr(pair.config, name) for name in SETTINGS]
     run = tell("Hello", pair.name, values, None, host, stop=stop)
-    while not any(m["kind"] == "step" for m in json.loads(next(run).packed)["messages"]):
+    while not any(m["kind"] == "step" for m in next(run).messages):
         pass
     then()
     *_, last = run
-    return json.loads(last.packed)["messages"][-1]
+    return last.messages[-1]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import app.page.tell
 from app.lanes.chat import FAR
 from app.lanes.lane import Host, Lane, recorded_lane, remote_lane
 from app.lanes.server import Server
+from app.page.messages import pack_messages, pack_now, sound
 from app.page.reducer import machine
 from app.page.tell import tell
 from app.recordings.link import from_link, to_link
@@ -363,7 +364,7 @@ def told_by(script: list[Part], monkeypatch: pytest.MonkeyPatch) -> list[app.pag
 
 def test_the_board_shows_the_run_as_it_was_counted(monkeypatch: pytest.MonkeyPatch):
     told = told_by([*map(chunk, "abcdefghijkl"), ENDED, counts(4), DONE], monkeypatch)
-    end = json.loads(told[-1].packed)["messages"][-1]
+    end = told[-1].messages[-1]
     local, remote = end["lanes"]
     assert local.keys() == {"metrics", "text"}
     assert remote["metrics"]["tokens"] == 4 and remote["text"] == "abcdefghijkl"
@@ -379,11 +380,12 @@ def test_the_board_shows_the_run_as_it_was_counted(monkeypatch: pytest.MonkeyPat
 def test_no_message_of_the_page_holds_half_a_character(monkeypatch: pytest.MonkeyPatch):
     told = told_by([*escaped("a\ud83d", "b\ude00", "\ud83d", "\ude00"), ENDED, DONE], monkeypatch)
     for each in told:
-        each.packed.encode()
-        json.loads(each.packed)
+        packed = pack_messages("run", 0, each.messages)
+        packed.encode()
+        assert json.loads(packed)["messages"] == sound(each.messages)
     assert told[-1].conversation.turns[0].answers[1] == "a\ufffdb\ufffd😀"
     json.dumps(told[-1].conversation.to_dict(), ensure_ascii=False).encode()
-    packed = app.page.tell.pack_now([{"kind": "error", "text": "\ud83d"}])
+    packed = pack_now([{"kind": "error", "text": "\ud83d"}])
     assert json.loads(packed)["messages"][0]["text"] == "\ufffd"
 
 

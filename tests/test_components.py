@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.page.components import SCRIPTS, STATIC, board_markup, board_script, read_static
-from app.page.reducer import FORCED, STOP
+from app.page.messages import FORCED, STOP
 from d2f.events import BLOCK_STATES
 
 SCRIPT_BYTES = 46_000  # every visitor loads it

@@ -1,6 +1,5 @@
 """What the network computes is numbers, or the run ends in words, wherever it is told."""
 
-import json
 import runpy
 import sys
 from collections.abc import Callable
@@ -196,8 +195,8 @@ def test_the_page_says_it(
     monkeypatch.setattr("d2f.catalogue.pairs.EMBEDDED", models / cause)
     settings = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
     host = Host(RunOptions(dtype=dtype))
-    packed = [told.packed for told in tell("Count.", "mini", settings, None, host)]
-    told = [message for text in packed for message in json.loads(text)["messages"]]
+    batches = [told.messages for told in tell("Count.", "mini", settings, None, host)]
+    told = [message for batch in batches for message in batch]
     assert [m for m in told if m["kind"] != "status"] == [{"kind": "error", "text": said}]
 
 

@@ -40,7 +40,7 @@ def run(pair: str, prompt: str, past: Any = None) -> tuple[list[dict[str, Any]],
     """All messages of a race with the page's own settings, and what it keeps of it."""
     settings = list(page([], HOST).defaults(pair).values())
     told = list(tell(prompt, pair, settings, None, HOST, past))
-    return [m for each in told for m in json.loads(each.packed)["messages"]], told[-1]
+    return [m for each in told for m in each.messages], told[-1]
 
 
 def lanes_of(pair: str) -> list[Lane]:

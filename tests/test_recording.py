@@ -248,7 +248,7 @@ def test_a_saved_lane_draws_the_board_that_the_live_one_drew() -> None:
     again = Recording.from_json(record("Count.", [live]).to_json())
     lane = replay_lane(again.lanes[0])
     assert list(deltas(lane)) == drawn
-    assert drawn[1]["commits"] == [[0, "one", 0.95, 0], [2, " three", 0.95, 0]]
+    assert drawn[1]["commits"] == [(0, "one", 0.95, 0), (2, " three", 0.95, 0)]
     assert lane.trace == d2f_trace()
 
 

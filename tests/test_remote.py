@@ -236,9 +236,9 @@ def test_the_page_tells_why_a_lane_broke_off(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(app.page.tell, "pair_lanes", lanes)
         settings = [getattr(PAIRS["mini"].config, name) for name in app.page.tell.SETTINGS]
         told = list(tell("Count.", "mini", settings, None, Host()))
-    end = json.loads(told[-1].packed)["messages"][-1]
+    end = told[-1].messages[-1]
     assert end["kind"] == "end"
-    clocks = [m for t in told for m in json.loads(t.packed)["messages"] if m["kind"] == "clock"]
+    clocks = [m for t in told for m in t.messages if m["kind"] == "clock"]
     assert {m["lane"] for m in clocks} == {1}
     assert end["lanes"][0]["text"] == "one two three four!"
     assert end["lanes"][1]["metrics"]["finish_reason"] is None

@@ -1,7 +1,6 @@
 """What a visitor asked, as messages of the board; failures become words in one place."""
 
 import json
-import math
 from dataclasses import replace
 from threading import Event
 from typing import Any
@@ -15,7 +14,8 @@ from app.lanes.lane import Host, Lane, Question
 from app.lanes.runners import rival_pair
 from app.lanes.server import Server
 from app.page.components import STATIC, RaceBoard
-from app.page.tell import SETTINGS, pack_messages, read_settings, retell, tell
+from app.page.messages import pack_messages
+from app.page.tell import SETTINGS, read_settings, retell, tell
 from app.prompts import UNCHECKED, Known
 from app.recordings.recording import Recording
 from d2f.catalogue.pairs import PAIRS
@@ -27,11 +27,8 @@ DEFAULTS = [getattr(PAIRS["mini"].config, name) for name in SETTINGS]
 
 
 def told(prompt: str = "Count.", pair: str = "mini", settings: Any = DEFAULTS) -> list[dict]:
-    packed = [told.packed for told in tell(prompt, pair, settings, None, Host())]
-    values = [json.loads(text) for text in packed]
-    assert [value["seq"] for value in values] == list(range(len(values)))
-    assert len({value["run"] for value in values}) == 1
-    return [message for value in values for message in value["messages"]]
+    batches = [told.messages for told in tell(prompt, pair, settings, None, Host())]
+    return [message for batch in batches for message in batch]
 
 
 def test_a_run_starts_steps_and_ends(monkeypatch: pytest.MonkeyPatch):
@@ -81,19 +78,6 @@ def test_a_failure_is_told_by_the_number_of_its_log_entry(
     )
 
 
-def test_a_number_that_no_browser_reads_is_a_failure_in_words(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setattr(app.page.tell, "pair_lanes", recorded)
-    monkeypatch.setattr(
-        app.page.tell, "end", lambda recording: {"kind": "end", "lanes": [math.nan]}
-    )
-    *_, last = tell("Count.", "mini", DEFAULTS, None, Host())
-    (error,) = json.loads(last.packed)["messages"]
-    assert error["kind"] == "error" and error["text"].startswith("Something went wrong")
-    assert "Out of range float values" in caplog.text
-
-
 def test_a_panic_of_a_library_is_a_failure_in_words(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -119,12 +103,12 @@ def test_a_run_that_is_to_end_says_no_more_what_it_waits_for(monkeypatch: pytest
 
     monkeypatch.setattr(app.page.tell, "pair_lanes", slow)
     run = tell("Count.", "mini", DEFAULTS, None, Host(), stop=stop)
-    kinds = [[m["kind"] for m in json.loads(next(run).packed)["messages"]]]
+    kinds = [[m["kind"] for m in next(run).messages]]
     assert loading.wait(10)
     stop.set()
-    kinds.append([m["kind"] for m in json.loads(next(run).packed)["messages"]])
+    kinds.append([m["kind"] for m in next(run).messages])
     go.set()
-    kinds += [[m["kind"] for m in json.loads(told.packed)["messages"]] for told in run]
+    kinds += [[m["kind"] for m in told.messages] for told in run]
     assert kinds[0] == ["status"] and kinds[-1] == ["stopped"]
     assert not any(kinds[1:-1])
 
@@ -156,7 +140,7 @@ def test_a_rival_is_judged_by_what_it_says_not_by_our_form(
     problem = next(each for each in draw("gsm-mini", "test", 7) if each.expected[0] == "3")
     host = Host(pairs={"rival": rival})
     *_, last = tell(problem.prompt, "rival", DEFAULTS, Known(problem), host)
-    (end,) = json.loads(last.packed)["messages"]
+    (end,) = last.messages
     assert end["summary"].endswith(f"per second. {sentence}")
     assert last.recording.verdict == sentence
     assert Recording.from_json(last.recording.to_json()).verdict == sentence
@@ -189,8 +173,8 @@ def test_a_follow_up_is_recorded_and_told_again_with_what_was_said_before(
 def test_a_compiled_host_takes_no_other_blocks():
     host = Host(RunOptions(compile=True))
     other = [*DEFAULTS[:1], DEFAULTS[1] * 2, *DEFAULTS[2:]]
-    (told_,) = [json.loads(t.packed) for t in tell("Hi", "mini", other, None, host)]
-    (error,) = told_["messages"]
+    (told_,) = tell("Hi", "mini", other, None, host)
+    (error,) = told_.messages
     assert error["kind"] == "error" and "block_size is fixed here at 8" in error["text"]
 
 

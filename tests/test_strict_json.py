@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from races import ar_trace, recorded
 
-from app.page.tell import pack_messages
+from app.page.messages import pack_messages
 from app.race import merge
 from app.recordings.recording import Recording, RecordingError, record
 from d2f.errors import InvalidInput

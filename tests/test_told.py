@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from sites import Site, running_site, told
 import app.page.api
 import app.page.handlers
 from app.failures import log_number, words
+from app.lanes.lane import Host
+from app.page.messages import Message
+from app.page.visitors import Visitor, Visitors
 from d2f.errors import ComputeError, D2FError, InvalidInput, LoadError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(no_silent_downcasting|copy keyword).* is depre")
@@ -84,15 +88,15 @@ def test_a_failure_of_a_handler_that_draws_is_told_on_the_board(
     logged(caplog, message["text"])
 
 
-@pytest.mark.parametrize("first", [[], ["told before"]])
+@pytest.mark.parametrize("first", [[], [{"kind": "status", "text": "Loading the models."}]])
 def test_a_failure_in_the_middle_of_a_run_ends_it_on_the_board(
     site: Site,
-    first: list[str],
+    first: list[Message],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def tell(*_: Any) -> Iterator[Any]:
-        yield from [app.page.tell.Told(text) for text in first]
+        yield from [app.page.tell.Told([message]) for message in first]
         failing()
 
     monkeypatch.setattr(app.page.handlers, "tell", tell)
@@ -104,6 +108,27 @@ def test_a_failure_in_the_middle_of_a_run_ends_it_on_the_board(
     (message,) = told(packed)
     assert (message["kind"], message["over"]) == ("error", True)
     logged(caplog, message["text"])
+
+
+def test_a_number_that_no_browser_reads_is_a_failure_in_words(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tell(*_: Any, **__: Any) -> Iterator[Any]:
+        yield app.page.tell.Told([{"kind": "clock", "lane": 0, "time": math.nan, "over": False}])
+
+    monkeypatch.setattr(app.page.handlers, "tell", tell)
+    last = site.queued("run", site.form("run"))[-2]
+    (packed,) = [each for each in last["output"]["data"] if isinstance(each, str)]
+    (message,) = told(packed)
+    assert (message["kind"], message["over"]) == ("error", True)
+    assert APOLOGY.fullmatch(message["text"])
+    assert "Out of range float values" in caplog.text
+    monkeypatch.setattr(app.page.api, "tell", tell)
+    event = next(
+        app.page.api._told(app.page.api._race("Hi", "mini", {}, Host(), Visitors(), Visitor("me")))
+    )
+    assert event["kind"] == "error" and APOLOGY.fullmatch(event["text"])
+    assert "finite numbers only, got nan" in caplog.text
 
 
 BAD = [

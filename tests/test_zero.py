@@ -137,4 +137,4 @@ def test_the_lenders_own_words_reach_the_visitor(pair: Pair):
     host = Host(pairs={pair.name: pair}, elsewhere=borrowing(lent(refused)))
     values = [getattr(pair.config, name) for name in SETTINGS]
     *_, last = tell("Hello", pair.name, values, None, host)
-    assert "no GPU time left today" in last.packed
+    assert "no GPU time left today" in last.messages[0]["text"]

@@ -16,7 +16,6 @@ import gradio as gr
 
 from d2f.catalogue.pairs import catalogue_decoder, default_config
 from d2f.errors import D2FError, InvalidInput
-from d2f.strict_json import from_json
 
 from ..failures import words
 from ..lanes.lane import Host, Lane, Solo, solo_lanes
@@ -24,6 +23,7 @@ from ..lanes.runners import RivalPair
 from ..prompts import check_prompt
 from ..race import STOPPED, Race, here
 from ..recordings.recording import check_settings
+from .messages import sound
 from .tell import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
 from .visitors import Visitor, Visitors, visitor
 
@@ -100,10 +100,10 @@ def _race(
     values = [changes.get(name, getattr(config, name)) for name in SETTINGS]
     with visitors.run(caller) as stop:
         for told in tell(prompt, pair, values, None, host, stop=stop):
-            for message in from_json(told.packed)["messages"]:
+            for message in told.messages:
                 if message["kind"] == "error":
                     raise D2FError(message["text"])
-                yield message
+                yield sound(message)
 
 
 def _generate(

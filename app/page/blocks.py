@@ -18,7 +18,7 @@ from d2f.errors import D2FError, InvalidInput
 
 from ..failures import words
 from .components import RaceBoard
-from .tell import pack_now
+from .messages import pack_now
 
 MAX_WORDS = 300  # characters of Gradio's own words for a value that it cannot read
 

@@ -26,8 +26,9 @@ from ..recordings.recording import Recording
 from ..recordings.store import UNKNOWN, Store, StoreError, publish, published
 from .charts import TITLES, figures
 from .components import RaceBoard
+from .messages import Message, new_run, pack_messages, pack_now
 from .quota import Quota
-from .tell import SETTINGS, pack_now, read_settings, recall, retell, tell
+from .tell import SETTINGS, read_settings, recall, retell, tell
 from .visitors import Visitors, visitor
 
 PUBLISHED_AN_HOUR = 20  # by one visitor
@@ -36,7 +37,7 @@ NOTHING = ""  # what tells the board nothing; Gradio cannot skip a component of 
 
 Choice = TypeVar("Choice")
 Values = dict[Component, Any]
-Shown = tuple[list[dict[str, Any]], Recording]  # a race and the messages that replay it
+Shown = tuple[list[Message], Recording]  # a race and the messages that replay it
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +107,13 @@ class Page:
         past = past if follow else None
         found = recognise(self._asked(past, prompt), self._problems(values))
         settings = [values[box] for box in parts.settings.values()]
-        pair, drop = values[parts.pair], values[parts.drop]
+        pair, drop, name = values[parts.pair], values[parts.drop], new_run()
         try:
             with self.visitors.run(visitor(request)) as stop:
-                for told in tell(prompt, pair, settings, found, self.host, past, drop, stop):
-                    answer: Values = {parts.board: told.packed}
+                run = tell(prompt, pair, settings, found, self.host, past, drop, stop)
+                for number, told in enumerate(run):
+                    packed = pack_messages(name, number, told.messages)
+                    answer: Values = {parts.board: packed}
                     if told.recording:
                         answer[parts.recording] = told.recording
                     if told.conversation:
@@ -322,15 +325,13 @@ class Page:
 
     # ---- words
 
-    def _show(
-        self, messages: list[dict[str, Any]], recording: Recording, opening: bool = False
-    ) -> Values:
+    def _show(self, messages: list[Message], recording: Recording, opening: bool = False) -> Values:
         return {
             self.parts.board: pack_now(messages, opening),
             self.parts.recording: recording,
         }
 
-    def _tell(self, message: dict[str, Any], opening: bool = False) -> Values:
+    def _tell(self, message: Message, opening: bool = False) -> Values:
         return {self.parts.board: pack_now([message], opening)}
 
     def _error(self, text: str) -> Values:

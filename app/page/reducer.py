@@ -1,23 +1,33 @@
-"""The reducer behind the page: events of a run to small JSON deltas that a board can draw.
+"""The reducer behind the page: events of a run to messages that a board can draw.
 
-Positions in deltas count from the end of the prompt. ``tokens``, ``forwards`` and ``time`` are the
-metrics of :class:`d2f.events.Trace` for the run up to that delta, so a board that shows the latest
-delta shows true figures at any moment. Knows nothing of clocks, threads, gradio or torch.
+``tokens``, ``forwards`` and ``time`` of a step are the metrics of :class:`d2f.events.Trace` for the
+run up to that step, so a board that shows the latest step shows true figures at any moment. Knows
+nothing of clocks, threads, gradio or torch.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
-from d2f.events import CLIENT, DECODER, Commit, StepEvent, Trace, TraceHeader
+from d2f.events import CLIENT, DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
 
-Delta = dict[str, Any]
-FORCED, STOP = 1, 2
+from .messages import (
+    FORCED,
+    STOP,
+    BlockRow,
+    BlockState,
+    CommitRow,
+    LaneEnd,
+    LaneStart,
+    Metrics,
+    Step,
+)
+
 AR_ROW = 16
 
 
 class LaneBoard:
-    """Reduces one lane's events, in order, to deltas."""
+    """Reduces one lane's events, in order, to steps. ``chat`` is what it was told."""
 
     def __init__(
         self,
@@ -25,10 +35,12 @@ class LaneBoard:
         name: str,
         header: TraceHeader,
         texts: Callable[[StepEvent], Mapping[int, str]],
+        chat: Sequence[str] = (),
     ) -> None:
         self.index = index
         self.name = name
         self.header = header
+        self.chat = list(chat)
         self._texts = texts
         self._offset = len(header.prompt_ids)
         self._canvas: dict[int, int] = {}
@@ -37,7 +49,7 @@ class LaneBoard:
         self._times: list[float] = []
 
     @property
-    def start(self) -> Delta:
+    def start(self) -> LaneStart:
         """What the board must know before the first event."""
         config = self.header.config
         return {
@@ -47,37 +59,38 @@ class LaneBoard:
             "capacity": config.max_new_tokens,
             "block": getattr(config, "block_size", None) or AR_ROW,
             "confidences": self.header.clock == DECODER,
+            "chat": self.chat,
         }
 
-    def step(self, event: StepEvent) -> Delta:
-        """One event as a delta: rows ``[position, text, confidence, flags]`` and block rows.
-
-        ``texts`` are there where earlier positions read differently from now on.
-        """
+    def step(self, event: StepEvent) -> Step:
+        """One event as a message."""
         self._times.append(event.seconds)
         for commit in event.commits:
             self._canvas[commit.position - self._offset] = commit.token_id
         self._count()
         texts = dict(self._texts(event))
         commits = [self._commit_row(commit, texts.pop(commit.position)) for commit in event.commits]
-        # Tokens before, in which a character is whole now.
-        others = {"texts": [[p - self._offset, text] for p, text in texts.items()]} if texts else {}
-        return {
+        step: Step = {
+            "kind": "step",
             "lane": self.index,
             "time": math.fsum(self._times),
             "tokens": self._tokens,
             "forwards": len(self._times),
             "commits": commits,
-            **others,
-            "blocks": [
-                [b.start - self._offset, b.end - self._offset, b.state] for b in event.blocks
-            ],
+            "blocks": [self._block_row(block) for block in event.blocks],
             "finish": event.finish_reason,
         }
+        if texts:  # tokens before, in which a character is whole now
+            step["texts"] = [(position - self._offset, text) for position, text in texts.items()]
+        return step
 
-    def _commit_row(self, commit: Commit, text: str) -> list[Any]:
+    def _commit_row(self, commit: Commit, text: str) -> CommitRow:
         flags = FORCED * commit.forced + STOP * (commit.token_id in self.header.stop_ids)
-        return [commit.position - self._offset, text, round(commit.confidence, 3), flags]
+        return commit.position - self._offset, text, round(commit.confidence, 3), flags
+
+    def _block_row(self, block: BlockView) -> BlockRow:
+        state = cast(BlockState, block.state)
+        return block.start - self._offset, block.end - self._offset, state
 
     def _count(self) -> None:
         """Counts on to the first gap, or up to and including the first stop token."""
@@ -86,9 +99,9 @@ class LaneBoard:
             self._tokens += 1
 
 
-def final(trace: Trace) -> Delta:
+def final(trace: Trace) -> LaneEnd:
     """A finished lane: the Trace's own metrics and its readable answer."""
-    return {"metrics": trace.metrics, "text": trace.text}
+    return {"metrics": cast(Metrics, trace.metrics), "text": trace.text}
 
 
 def speeds(names: Sequence[str], traces: Sequence[Trace]) -> str:

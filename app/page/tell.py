@@ -1,24 +1,18 @@
 """One run as the page tells it: from what a visitor asked to the last message of the board.
 
-A message is a small JSON object with a ``kind``: ``start``, ``step``, ``clock``, ``status``,
-``stopped``, ``end`` or ``error``. Knows nothing of gradio; layout is in ``ui``, drawing in
-``static``.
+Knows nothing of gradio or JSON; the messages are in :mod:`.messages`, drawing in ``static``.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from threading import Event
 from typing import Any
-from uuid import uuid4
 
 from d2f import D2FConfig
 from d2f.catalogue.pairs import Pair
 from d2f.errors import InvalidInput
-from d2f.strict_json import to_json
 
-from ..characters import whole
 from ..conversation import Conversation
 from ..failures import words
 from ..lanes.lane import Host, Lane, Question, pair_lanes
@@ -35,7 +29,8 @@ from ..recordings.recording import (
     replay_lane,
     require,
 )
-from .reducer import Delta, LaneBoard, final, machine, place, speeds
+from .messages import Clock, End, Link, Message, Start
+from .reducer import LaneBoard, final, machine, place, speeds
 
 SETTINGS = (
     "max_new_tokens",
@@ -57,12 +52,12 @@ CLEARED = "Cleared. Pick an example or type a question, then run the race."
 
 @dataclass(frozen=True)
 class Told:
-    """Packed messages for the board, and what the page keeps beside them.
+    """Messages for the board, and what the page keeps beside them.
 
     ``conversation`` and ``recording`` are there once a run has finished.
     """
 
-    packed: str
+    messages: list[Message]
     conversation: Conversation | None = None
     recording: Recording | None = None
 
@@ -78,11 +73,6 @@ def tell(
     stop: Event | None = None,
 ) -> Iterator[Told]:
     """One run, message by message, until it is over or ``stop`` is set, or an error in words."""
-    run, numbers = uuid4().hex[:8], count()
-
-    def pack(messages: list[Delta]) -> str:
-        return pack_messages(run, next(numbers), messages)
-
     try:
         question = ask(prompt, pair, settings, host, past, drop_oldest)
         prepare = partial(host.elsewhere or here(pair_lanes), question, host)
@@ -90,21 +80,21 @@ def tell(
         slow = host.engine.device == "cpu" and not isinstance(question.pair, RivalPair)
         with Race(prepare, stop=stop) as race:
             for messages in report(race, SLOW_MOTION if slow else REAL_TIME):
-                yield Told(pack(messages))
+                yield Told(messages)
             if race.phase == STOPPED:
-                yield Told(pack([{"kind": "stopped"}]))
+                yield Told([{"kind": "stopped"}])
             else:
                 past = _told_before(question, race.lanes)
                 judged = judge(known, question.pair, race.lanes)
                 recording = record(question.prompt, race.lanes, judged, past.turns)
                 after = _after(past, question.prompt, race.lanes)
                 last = _with_counted(end(recording), recording, race.lanes)
-                yield Told(pack([last]), after, recording)
+                yield Told([last], after, recording)
     except Exception as error:
-        yield Told(pack([{"kind": "error", "text": words(error)}]))
+        yield Told([{"kind": "error", "text": words(error)}])
 
 
-def recall(past: Conversation | None) -> list[Delta]:
+def recall(past: Conversation | None) -> list[Message]:
     """Shows a conversation without a run; None: it was cleared."""
     turns = past.turns if past else ()
     chats = [[text for t in turns for text in (t.prompt, t.answers[lane])] for lane in range(2)]
@@ -112,7 +102,7 @@ def recall(past: Conversation | None) -> list[Delta]:
     return [{"kind": "recall", "chats": chats, "text": text}]
 
 
-def retell(recording: Recording, trusted: bool = False) -> list[Delta]:
+def retell(recording: Recording, trusted: bool = False) -> list[Message]:
     """All messages of a recorded race at once; the board plays them like a live one.
 
     What a stranger's recording says of itself is told as its words, not as the page's.
@@ -127,8 +117,9 @@ def retell(recording: Recording, trusted: bool = False) -> list[Delta]:
         for index, lane in enumerate(recording.lanes)
     ]
     boards = [_board(index, lane) for index, lane in enumerate(lanes)]
-    steps = [{"kind": "step", **boards[index].step(event)} for index, event in merge(lanes)]
-    start = _start(boards, lanes, SLOW_MOTION) | {"recorded": True, "turn": recording.turn}
+    steps = [boards[index].step(event) for index, event in merge(lanes)]
+    start = _start(boards, SLOW_MOTION)
+    start["recorded"], start["turn"] = True, recording.turn
     places = dict.fromkeys(place(lane.header) for lane in lanes)
     told = end(recording)
     turn = f"Turn {recording.turn} of a conversation. " if recording.past else ""
@@ -136,24 +127,6 @@ def retell(recording: Recording, trusted: bool = False) -> list[Delta]:
     if not trusted and recording.verdict:
         told["summary"] = f"{_speeds(recording)} The recording says: {recording.verdict}"
     return [start, *steps, told]
-
-
-def pack_now(messages: list[Delta], opening: bool = False) -> str:
-    """Messages that belong to no live run; the page's first ones give way to a run."""
-    return pack_messages(uuid4().hex[:8], 0, messages, opening)
-
-
-def pack_messages(run: str, number: int, messages: list[Delta], opening: bool = False) -> str:
-    """JSON for the board, free of ``<`` whatever a model wrote; ``number`` makes it unique.
-
-    Nor does it hold half a character, which no JSON of Gradio's could tell again.
-
-    Raises:
-        ValueError: a number is not finite, which no browser reads.
-    """
-    data = {"run": run, "seq": number, "messages": messages, "opening": opening}
-    packed = to_json(data, ascii=False)
-    return whole(packed).replace("<", "\\u003c")
 
 
 def ask(
@@ -194,15 +167,15 @@ def read_settings(pair: Pair, values: Sequence[Any]) -> D2FConfig:
     return config
 
 
-def report(race: Race, speed: float) -> Iterator[list[Delta]]:
+def report(race: Race, speed: float) -> Iterator[list[Message]]:
     """Messages for the board, batch by batch; an empty list only says that the run lives."""
     boards: list[LaneBoard] = []
     for batch in race.batches(INTERVALS[speed]):
-        messages: list[Delta] = []
+        messages: list[Message] = []
         if batch and not boards:
             boards = [_board(index, lane) for index, lane in enumerate(race.lanes)]
-            messages.append(_start(boards, race.lanes, speed))
-        messages += [{"kind": "step", **boards[index].step(event)} for index, event in batch]
+            messages.append(_start(boards, speed))
+        messages += [boards[index].step(event) for index, event in batch]
         if boards:
             messages += _clocks(race.lanes)
         if waits := _waits(race):
@@ -221,7 +194,7 @@ def _waits(race: Race) -> str:
     return f"Waiting: {race.ahead} run{'s' * (race.ahead != 1)} of other visitors before yours."
 
 
-def _clocks(lanes: Sequence[Lane]) -> list[Delta]:
+def _clocks(lanes: Sequence[Lane]) -> list[Clock]:
     """How late it is in lanes on other machines, for a board that waits for their next event."""
     return [
         {"kind": "clock", "lane": index, "time": lane.clock, "over": bool(lane.failure)}
@@ -231,15 +204,12 @@ def _clocks(lanes: Sequence[Lane]) -> list[Delta]:
 
 
 def _board(index: int, lane: Lane) -> LaneBoard:
-    return LaneBoard(index, lane.name, lane.header, lane.texts())
+    chat = [message["content"] for message in lane.chat]
+    return LaneBoard(index, lane.name, lane.header, lane.texts(), chat)
 
 
-def _start(boards: Sequence[LaneBoard], lanes: Sequence[Lane], speed: float) -> Delta:
-    starts = [
-        {**board.start, "chat": [message["content"] for message in lane.chat]}
-        for board, lane in zip(boards, lanes, strict=True)
-    ]
-    return {"kind": "start", "speed": speed, "lanes": starts}
+def _start(boards: Sequence[LaneBoard], speed: float) -> Start:
+    return {"kind": "start", "speed": speed, "lanes": [board.start for board in boards]}
 
 
 def judge(known: Known | None, pair: Pair, lanes: Sequence[Lane]) -> str:
@@ -252,7 +222,7 @@ def judge(known: Known | None, pair: Pair, lanes: Sequence[Lane]) -> str:
     return verdict(known, names, answers, trained_lanes(pair), cut)
 
 
-def end(recording: Recording) -> Delta:
+def end(recording: Recording) -> End:
     """The last message: final figures, a summary in words, and the link to this race."""
     traces = [lane.trace for lane in recording.lanes]
     return {
@@ -264,13 +234,14 @@ def end(recording: Recording) -> Delta:
     }
 
 
-def _with_counted(end: Delta, recording: Recording, lanes: Sequence[Lane]) -> Delta:
+def _with_counted(end: End, recording: Recording, lanes: Sequence[Lane]) -> End:
     """Adds the steps that are kept of a lane where they are not those that the board has shown."""
     for index, (lane, kept) in enumerate(zip(lanes, recording.lanes, strict=True)):
         if kept.trace.events != tuple(lane.events):
-            board = _board(index, replay_lane(kept))
+            board = _board(index, replace(replay_lane(kept), chat=lane.chat))
             steps = [board.step(event) for event in kept.trace.events]
-            end["lanes"][index] |= {"start": board.start, "steps": steps}
+            told = end["lanes"][index]
+            told["start"], told["steps"] = board.start, steps
     return end
 
 
@@ -279,7 +250,7 @@ def _speeds(recording: Recording) -> str:
     return speeds([lane.name for lane in lanes], [lane.trace for lane in lanes])
 
 
-def _link(recording: Recording) -> Delta:
+def _link(recording: Recording) -> Link:
     try:
         return {"race": to_link(recording)}
     except RecordingError as error:

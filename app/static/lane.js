@@ -177,7 +177,7 @@ class Lane {
    */
   close(kept, clock) {
     if (kept.start && kept.steps) {
-      this.begin({ ...kept.start, chat: this.start.chat });
+      this.begin(kept.start);
       this.timeline = kept.steps;
       this.setState('running');
       this.advance(clock);
@@ -232,7 +232,7 @@ class Lane {
     this.sheet.rule();
   }
 
-  /** @param {Step} event @param {Commit} commit */
+  /** @param {Step} event @param {CommitRow} commit */
   commit(event, [position, text, confidence, flags]) {
     if (position >= this.cells.length) this.grow(position);
     this.cells[position].token = { text, confidence, flags, step: event.forwards };

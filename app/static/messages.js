@@ -4,9 +4,11 @@
 
 /** @typedef {'semi_activated'|'fully_activated'|'completed'|'cached'} BlockState */
 
-/** @typedef {[number, string, number, number]} Commit position, text, confidence, flags */
+/** @typedef {[number, string, number, number]} CommitRow position, text, confidence, flags */
 
-/** @typedef {[number, number, BlockState]} Block from, until, state */
+/** @typedef {[number, string]} TextRow position, text */
+
+/** @typedef {[number, number, BlockState]} BlockRow from, until, state */
 
 /**
  * A lane before its first event.
@@ -36,9 +38,9 @@
  * @property {number} time
  * @property {number} tokens
  * @property {number} forwards
- * @property {Commit[]} commits
- * @property {[position: number, text: string][]} [texts] of earlier commits, which read so by now
- * @property {Block[]} blocks
+ * @property {CommitRow[]} commits
+ * @property {TextRow[]} [texts] of earlier commits, which read so by now
+ * @property {BlockRow[]} blocks
  * @property {string|null} finish
  */
 

@@ -1,6 +1,6 @@
 """Errors on the board, in a real Chromium: they stay until they are read, and nothing is silent."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from steps import Slow, ask, board, expect_known, expect_state, status
 from test_replay import fast, upload
 
 import app.page.handlers
-from app.page.tell import Told, pack_messages
+from app.page.messages import pack_messages
+from app.page.tell import Told
 from app.prompts import UNCHECKED
 
 REFUSED = "This file cannot be opened"
@@ -89,10 +90,19 @@ def says(monkeypatch: pytest.MonkeyPatch, *packed: str) -> None:
     """Runs say this, and then fail outside of what tells their failures."""
 
     def tell(*_: Any) -> Iterator[Told]:
-        yield from map(Told, packed)
+        yield from [Told([]) for _ in packed]
         raise RuntimeError("secret path")
 
+    send(monkeypatch, tell, *packed)
+
+
+def send(
+    monkeypatch: pytest.MonkeyPatch, tell: Callable[..., Iterator[Told]], *packed: str
+) -> None:
+    """Runs are told so, and each batch of messages is sent as these texts in turn."""
+    texts = iter(packed)
     monkeypatch.setattr(app.page.handlers, "tell", tell)
+    monkeypatch.setattr(app.page.handlers, "pack_messages", lambda *_: next(texts))
 
 
 WAITS = pack_messages("r", 0, [{"kind": "status", "text": "Loading the models."}])
@@ -126,10 +136,10 @@ def test_a_message_that_cannot_be_read_ends_the_run_in_words(
     page.locator(".board .grid canvas").first.wait_for()
 
     def tell(*_: Any) -> Iterator[Told]:
-        yield Told(WAITS)
-        yield Told(broken)
+        yield Told([])
+        yield Told([])
 
-    monkeypatch.setattr(app.page.handlers, "tell", tell)
+    send(monkeypatch, tell, WAITS, broken)
     ask(page, "Please say something.")
     expect(status(page)).to_contain_text("The page cannot read what the server sent.")
     expect(page.get_by_role("button", name=RUN)).to_be_enabled()
@@ -144,9 +154,9 @@ def test_a_run_of_which_nothing_is_heard_is_given_up(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tell(*_: Any) -> Iterator[Told]:
-        yield Told(WAITS)
+        yield Told([])
 
-    monkeypatch.setattr(app.page.handlers, "tell", tell)
+    send(monkeypatch, tell, WAITS)
     page.clock.install()
     ask(page, "Anyone there?")
     expect(status(page)).to_contain_text("Loading the models.")
