@@ -275,3 +275,17 @@ def test_a_link_with_a_bad_setting_is_told_in_words(
 def test_of_a_repeated_parameter_the_last_one_counts(site: Site, query: str) -> None:
     response = site.call("open", ["", None], f"?{query}")
     assert told(response.json()["data"][0]) == []
+
+
+def test_what_a_handler_refuses_is_told_on_the_board(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, data, text in (
+        ("download", [None], "There is no finished race to download yet."),
+        ("edit", [None], "There is no prompt to edit yet."),
+        ("open_link", ["race=AAAA"], "This link cannot be opened: its end is missing."),
+    ):
+        first, *rest = (each for each in site.call(name, data).json()["data"] if each is not None)
+        (packed,) = [each for each in (first, *rest) if isinstance(each, str)]
+        assert told(packed) == [{"kind": "error", "text": text, "over": False}]
+    assert not caplog.records

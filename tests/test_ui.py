@@ -11,8 +11,9 @@ from test_recording import race
 from test_visitors import request
 
 from app.page.handlers import NOTHING, Page, Values
-from app.page.visitors import Visitor, Visitors
+from app.page.visitors import TooManyRuns, Visitor, Visitors
 from app.recordings.link import to_link
+from d2f.errors import D2FError
 
 PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 
@@ -66,8 +67,8 @@ def test_a_race_that_does_not_open_changes_nothing(tmp_path: Path) -> None:
     path.write_text("{}")
     with own.visitors.run(Visitor("me")) as mine:
         for handle, value in ((own.open_file, str(path)), (own.open_link, "race=AAAA")):
-            values = handle(value, request("me"))
-            assert values.keys() == {own.parts.board} and told(own, values) == ["error"]
+            with pytest.raises(D2FError, match="cannot be opened"):
+                handle(value, request("me"))
         for handle, value in (
             (own.open_file, None),
             (own.open_link, ""),
@@ -81,10 +82,9 @@ def test_a_run_too_many_is_told_and_changes_nothing() -> None:
     own = page([])
     own.visitors = Visitors(at_once=1)
     with own.visitors.run(Visitor("you", "8.8.8.8")) as yours:
-        [values] = own.run(asked(own, "Hello"), request("me", host="8.8.8.8"))
-    packed = values[own.parts.board]
-    assert kinds(packed) == ["error"] and "Try again when one of them has ended" in packed
-    assert values.keys() == {own.parts.board} and not yours.is_set()
+        with pytest.raises(TooManyRuns, match="Try again when one of them has ended"):
+            list(own.run(asked(own, "Hello"), request("me", host="8.8.8.8")))
+        assert not yours.is_set()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -98,5 +98,6 @@ def test_a_file_opens_however_an_editor_saved_it(tmp_path: Path, encoding: str) 
 def test_the_run_of_one_decoder_says_where_it_belongs(tmp_path: Path) -> None:
     own, path = page([]), tmp_path / "run.json"
     path.write_text(race().lanes[0].trace.to_json())
-    packed = own.open_file(str(path), request("me"))[own.parts.board]
-    assert "it is the run of one decoder, as d2f generate --trace writes it" in packed
+    text = "it is the run of one decoder, as d2f generate --trace writes it"
+    with pytest.raises(D2FError, match=text):
+        own.open_file(str(path), request("me"))

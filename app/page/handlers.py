@@ -1,6 +1,7 @@
 """What happens on the page: each handler takes values by component and returns values by component.
 
-A component that a handler does not return stays as it is. Knows no layout: :mod:`.layout` places
+A component that a handler does not return stays as it is. A :class:`D2FError` that it raises is for
+the visitor: :mod:`.blocks` tells it. Knows no layout: :mod:`.layout` places
 the components and says which handler answers which event.
 """
 
@@ -108,19 +109,16 @@ class Page:
         found = recognise(self._asked(past, prompt), self._problems(values))
         settings = [values[box] for box in parts.settings.values()]
         pair, drop, name = values[parts.pair], values[parts.drop], new_run()
-        try:
-            with self.visitors.run(visitor(request)) as stop:
-                run = tell(prompt, pair, settings, found, self.host, past, drop, stop)
-                for number, told in enumerate(run):
-                    packed = pack_messages(name, number, told.messages)
-                    answer: Values = {parts.board: packed}
-                    if told.recording:
-                        answer[parts.recording] = told.recording
-                    if told.conversation:
-                        answer[parts.conversation] = told.conversation.to_dict()
-                    yield answer
-        except D2FError as error:
-            yield self._error(str(error))
+        with self.visitors.run(visitor(request)) as stop:
+            run = tell(prompt, pair, settings, found, self.host, past, drop, stop)
+            for number, told in enumerate(run):
+                packed = pack_messages(name, number, told.messages)
+                answer: Values = {parts.board: packed}
+                if told.recording:
+                    answer[parts.recording] = told.recording
+                if told.conversation:
+                    answer[parts.conversation] = told.conversation.to_dict()
+                yield answer
 
     @staticmethod
     def _asked(past: Conversation | None, prompt: str) -> list[str]:
@@ -165,7 +163,7 @@ class Page:
         parts = self.parts
         past = Conversation.from_dict(values[parts.conversation])
         if not past or not past.turns:
-            return self._error("There is no prompt to edit yet.")
+            raise InvalidInput("There is no prompt to edit yet.")
         rest = past.without_last()
         return {
             parts.prompt: past.turns[-1].prompt,
@@ -192,7 +190,7 @@ class Page:
         asked = [turn.prompt for turn in past.turns] if past else []
         found = recognise(asked, self._problems(values)) if asked else None
         if found is None or found.follow_up is None:
-            return self._error(
+            raise InvalidInput(
                 "No follow-up is known for this conversation: try another problem, "
                 "or type your own."
             )
@@ -210,11 +208,8 @@ class Page:
         """The race on the board as a file."""
         recording: Recording | None = values[self.parts.recording]
         if recording is None:
-            return self._error("There is no finished race to download yet.")
-        try:
-            text = recording.to_json()
-        except D2FError as error:
-            return self._error(str(error))
+            raise InvalidInput("There is no finished race to download yet.")
+        text = recording.to_json()
         return self._tell({"kind": "file", "name": "d2f-race.json", "text": text})
 
     def open_file(self, path: str | None, request: gr.Request) -> Values:
@@ -233,11 +228,8 @@ class Page:
 
     def _take_board(self, read: Callable[[], Recording], request: gr.Request) -> Values:
         """A race in place of the one on the board, even a running one. Refused: no change."""
-        try:
-            recording = read()
-            messages = retell(recording)
-        except D2FError as error:
-            return self._error(str(error))
+        recording = read()
+        messages = retell(recording)
         self._stop(request)
         return self._show(messages, recording)
 
@@ -245,15 +237,12 @@ class Page:
         """Gives the race on the board a short link."""
         recording: Recording | None = values[self.parts.recording]
         if recording is None or self.store is None:
-            return self._error("There is no finished race to publish yet.")
+            raise InvalidInput("There is no finished race to publish yet.")
         asking = visitor(request)
         # A reload makes a new session, but no new address. One behind a proxy has only the session.
         if not self.quota.take(asking.address or asking.session):
-            return self._error("Too many races were published in the last hour. Try again later.")
-        try:
-            race_id = publish(self.store, recording)
-        except D2FError as error:
-            return self._error(str(error))
+            raise InvalidInput("Too many races were published in the last hour. Try again later.")
+        race_id = publish(self.store, recording)
         return self._tell({"kind": "published", "id": race_id, "prompt": recording.prompt})
 
     def charts(self, values: Values) -> Values:
@@ -333,9 +322,6 @@ class Page:
 
     def _tell(self, message: Message, opening: bool = False) -> Values:
         return {self.parts.board: pack_now([message], opening)}
-
-    def _error(self, text: str) -> Values:
-        return self._tell({"kind": "error", "text": text})
 
 
 def pick(choices: Sequence[Choice], index: int) -> Choice:
