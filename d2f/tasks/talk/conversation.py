@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from d2f.tasks.problem import Problem, Turn
@@ -22,6 +22,8 @@ from d2f.tasks.talk.grammar import Intent, Row, fill, first, slots_of
 ABOUT = {"turn.why": "why", "turn.more": "more", "turn.short": "short", "turn.sure": "sure"}
 CLOSING = ("thanks", "ok", "laugh", "praise", "bye", "wow")
 LONGEST = 3
+# Where a new topic comes from.
+TOPICS = ("talk", "talk", "itself", "facts", "facts", "writing")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Said:
     row: Row | None = None
     slots: Mapping[str, str] = field(default_factory=dict)
     wording: str = ""
+    origin: Intent | None = None
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,13 @@ def _again(rng: random.Random, last: Said, name: str, row: Row, amount: float) -
 
 
 def _another(rng: random.Random, last: Said, amount: float) -> Said | None:
-    if last.intent is None or last.row is None or "next" not in last.intent.options:
+    """The next row, after an answer or after what follows it."""
+    intent = last.origin or last.intent
+    if intent is None or last.row is None or "next" not in intent.options:
         return None
-    rows = last.intent.rows
+    rows = intent.rows
     following = rows[(rows.index(last.row) + 1) % len(rows)]
-    return _again(rng, last, "turn.another", following, amount)
+    return _again(rng, replace(last, intent=intent), "turn.another", following, amount)
 
 
 def _and(rng: random.Random, last: Said, amount: float) -> Said | None:
@@ -209,7 +214,8 @@ def _after(rng: random.Random, said: Sequence[Said], amount: float) -> Said | No
     if not fitting:
         return None
     intent, earlier = rng.choice(fitting)
-    return ask(rng, intent, amount, earlier.slots)
+    new = ask(rng, intent, amount, earlier.slots)
+    return replace(new, row=earlier.row, origin=earlier.intent)
 
 
 def _shadowed(said: Sequence[Said], new: Said) -> bool:
@@ -233,7 +239,7 @@ def _closing(rng: random.Random, amount: float) -> Said:
 
 
 def _new_topic(rng: random.Random, amount: float) -> Said:
-    return opening(rng, rng.choice(("talk", "talk", "itself", "facts", "facts")), amount)
+    return opening(rng, rng.choice(TOPICS), amount)
 
 
 def follow(rng: random.Random, said: Sequence[Said], amount: float) -> Said:

@@ -16,12 +16,25 @@ from typing import NamedTuple
 from d2f.errors import InvalidInput
 from d2f.tasks.talk.noise import bare
 
-FILES = ("talk", "itself", "facts", "writing", "advice", "fallback", "turns", "story")
+FILES = (
+    "talk",
+    "itself",
+    "facts",
+    "writing",
+    "advice",
+    "fallback",
+    "turns",
+    "story",
+    "calc",
+    "asks",
+)
 OPTIONS = ("from", "and", "next", "after", "gap", "start", "weight")
 GROUP = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 SLOT = re.compile(r"\{(a |A |)(\w+)\}")
 ANSWER = re.compile(r"([a-z]*)> ?(.*)")
 OPTION = re.compile(rf"({'|'.join(OPTIONS)}): *(.+)")
+# A visitor's words: no sentence ends in them, though a number may have a point.
+FREE = r"(?:[^.!?\n]|\.(?=\d)){1,60}?"
 SENTENCE_END = re.compile(r"(?<=[.!?]) ")
 Row = Mapping[str, str]
 
@@ -295,7 +308,7 @@ def _pattern(answer: str) -> re.Pattern[str]:
         lead, name = match[1], match[2]
         parts.append("[Aa]n? " if lead else "")
         group = name.lower()
-        parts.append(f"(?i:(?P={group}))" if group in seen else f"(?P<{group}>.+?)")
+        parts.append(f"(?i:(?P={group}))" if group in seen else f"(?P<{group}>{FREE})")
         seen.add(group)
         at = match.end()
     return re.compile("".join(parts) + re.escape(answer[at:]), re.DOTALL)

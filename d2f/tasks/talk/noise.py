@@ -148,14 +148,14 @@ def dress(text: str, rng: random.Random, keep: Collection[str] = (), amount: flo
 
 def tidy(text: str) -> str:
     """A capital at the start, "I" in capitals and the right mark at the end."""
-    text = re.sub(r"\bi\b", "I", text)
+    text = re.sub(r"(?<![\w.])i(?![\w.])", "I", text)
     return text[:1].upper() + text[1:] + _mark(text)
 
 
 def _mark(text: str) -> str:
     if text[-1:] in "?!.:)_":
         return ""
-    return "?" if is_question(text) else "."
+    return "?" if is_question(re.split(r"[.,] ", text)[-1]) else "."
 
 
 def is_question(text: str) -> bool:
