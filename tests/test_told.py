@@ -183,6 +183,13 @@ def test_the_api_says_why_it_refuses(
     assert not caplog.records
 
 
+def test_a_file_that_nobody_uploaded_is_told_in_words(site: Site) -> None:
+    file = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    ((kind, last),) = site.curl("generate", [file, "mini-ar", 8, 0, 0])
+    assert kind == "error"
+    assert last["error"].startswith("A value that was sent cannot be read: Cannot move /etc/passwd")
+
+
 def test_the_api_apologises_for_a_failure_and_logs_it_once(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

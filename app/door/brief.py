@@ -28,11 +28,11 @@ class Brief(logging.Filter):
         """Whether the record is written, by whichever handler asks."""
         if not hasattr(record, "written"):
             record.written = self._quota.take(_kind(record))
-            self._shorten(record) if record.written else self._count()
+            if record.written:
+                self._shorten(record)
+            else:
+                self._left_out += 1
         return bool(record.written)
-
-    def _count(self) -> None:
-        self._left_out += 1
 
     def _shorten(self, record: logging.LogRecord) -> None:
         message = cut(record.getMessage(), MAX_MESSAGE)

@@ -23,7 +23,8 @@ from .refused import Refused
 
 API = "/gradio_api/"
 MAX_BODY = 1_000_000  # bytes; a long conversation takes 400,000
-MAX_UPLOAD = 3_200_000  # a form with one file
+MAX_FILE = 6_000_000  # a recording of 2,500,000 characters, in UTF-16 at most
+MAX_UPLOAD = MAX_FILE + 65_536  # a form with one file
 MAX_HEADERS = 32_768
 MAX_ADDRESS = 49_152  # a prompt of 4,000 characters, each of them nine in an address
 UPLOADS, UPLOADS_TOGETHER = 30, 200  # an hour, by an address of the internet and by all

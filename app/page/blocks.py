@@ -26,7 +26,7 @@ MAX_WORDS = 300  # characters of Gradio's own words for a value that it cannot r
 class ToldBlocks(gr.Blocks):
     """No exception leaves a handler, be it of the page or of the API, without words for its caller.
 
-    They overrule methods of ``gr.Blocks`` that it calls itself; the tests hold that it still does.
+    Its methods overrule those through which Gradio calls every handler; tests hold that it does.
     """
 
     async def process_api(

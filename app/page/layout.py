@@ -14,6 +14,7 @@ from d2f.bench.report import read_results
 from d2f.config import ARConfig, D2FConfig, settings_of
 from d2f.tasks import TASKS, Problem
 
+from ..door.door import MAX_FILE
 from ..door.opening import doorway
 from ..gallery import TRACES, gallery
 from ..lanes.lane import Host
@@ -164,7 +165,7 @@ def launch_options() -> dict[str, Any]:
         "show_error": False,
         "run_history": False,
         "enable_monitoring": False,
-        "max_file_size": "6mb",
+        "max_file_size": MAX_FILE,
         "state_session_capacity": SESSIONS,
         "max_threads": 2 * QUEUE_SIZE + 16,
         "app_kwargs": doorway(),
