@@ -124,8 +124,9 @@ def freeze(process: SpawnProcess) -> None:
 
 
 def kill(process: SpawnProcess) -> None:
+    pid = process.pid  # its replacement closes it
     process.kill()
-    assert eventually(lambda: not running(process.pid))
+    assert eventually(lambda: not running(pid))
 
 
 def in_mid_run(

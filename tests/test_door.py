@@ -275,7 +275,7 @@ def cut_repr(text: str) -> str:
     [
         (b"", "The body must be JSON."),
         (b"{", "The body must be JSON."),
-        (b"[" * 100_000, "The body must be JSON."),
+        (b"[" * 100_000, "The body must be JSON: the JSON is nested too deeply."),
         (b"\xff\xfe", "The body must be JSON."),
         (b"1" * 5000, "The body must be JSON."),
         (b"[]", "The body must be a JSON object, got []"),

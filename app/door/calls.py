@@ -1,7 +1,6 @@
 """What a call of the page's functions may hold: names that there are, of the length of a name."""
 
 import inspect
-import json
 import re
 from collections.abc import Iterator, Sequence
 from reprlib import repr as brief
@@ -9,6 +8,9 @@ from typing import Any
 
 import gradio as gr
 from gradio.block_function import BlockFunction
+
+from d2f.errors import InvalidInput
+from d2f.strict_json import NoJson, from_json
 
 from .refused import Refused
 
@@ -49,9 +51,11 @@ def check_call(path: Sequence[str], body: bytes, blocks: gr.Blocks) -> None:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        call = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        call = from_json(body)
+    except NoJson as error:
         raise Refused(400, "The body must be JSON.") from error
+    except InvalidInput as error:
+        raise Refused(400, f"The body must be JSON: {error}.") from error
     if not isinstance(call, dict):
         raise Refused(400, f"The body must be a JSON object, got {brief(call)}")
     return call
