@@ -68,7 +68,6 @@ CONTRACTIONS = (
     ("is not", "isn't"),
     ("are not", "aren't"),
     ("did not", "didn't"),
-    ("i have", "i've"),
     ("i would", "i'd"),
     ("i will", "i'll"),
     ("does not", "doesn't"),
