@@ -351,7 +351,7 @@ def test_acrostics_spell_their_name() -> None:
 # --- sums
 
 
-SUM = re.compile(r"(\d+) ([-+*/]) (\d+) = (-?\d+)")
+SUM = re.compile(r"(-?\d+) ([-+*/]) (\d+) = (-?\d+)")
 
 
 def test_sums_calculate_truly_and_end_in_their_answer() -> None:
@@ -506,6 +506,16 @@ def test_a_name_is_remembered_over_a_turn() -> None:
     later = {conversation.follow(rng, [name, joke], 0.0).answer for _ in range(2_000)}
     assert "Your name is Ada. You told me so yourself." in later
     assert INTENTS["name.ask.unknown"].answer not in later
+
+
+def test_what_was_told_is_never_denied() -> None:
+    rng = random.Random(1)
+    for told, denied in (("name.tell", "name.ask.unknown"), ("colour.tell", "colour.ask.unknown")):
+        assert INTENTS[denied].barred == (told,)
+        first = conversation.ask(rng, INTENTS[told], 0.0)
+        denial = conversation.ask(rng, INTENTS[denied], 0.0)
+        assert conversation._barred([first], denial)
+        assert not conversation._barred([denial], first)
 
 
 def test_a_story_goes_on() -> None:

@@ -226,6 +226,12 @@ def _shadowed(said: Sequence[Said], new: Said) -> bool:
     )
 
 
+def _barred(said: Sequence[Said], new: Said) -> bool:
+    """Whether the answer would deny what was said."""
+    names = {earlier.intent.name for earlier in said if earlier.intent}
+    return new.intent is not None and not names.isdisjoint(new.intent.barred)
+
+
 @cache
 def _bare_of(name: str) -> frozenset[str]:
     phrasings = grammar.intents()[name].phrasings
@@ -246,7 +252,7 @@ def follow(rng: random.Random, said: Sequence[Said], amount: float) -> Said:
     """A next turn that fits what was said."""
     while True:
         new = _follow(rng, said, amount)
-        if not _shadowed(said, new):
+        if not _shadowed(said, new) and not _barred(said, new):
             return new
 
 

@@ -28,7 +28,7 @@ FILES = (
     "calc",
     "asks",
 )
-OPTIONS = ("from", "and", "next", "after", "gap", "start", "weight")
+OPTIONS = ("from", "and", "next", "after", "unless", "gap", "start", "weight")
 GROUP = re.compile(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]")
 SLOT = re.compile(r"\{(a |A |)(\w+)\}")
 ANSWER = re.compile(r"([a-z]*)> ?(.*)")
@@ -61,6 +61,11 @@ class Intent:
     def follows(self) -> tuple[str, ...]:
         """The intents it can follow; none where it can open a conversation."""
         return tuple(self.options.get("after", "").split())
+
+    @property
+    def barred(self) -> tuple[str, ...]:
+        """The intents after which its answer would be wrong."""
+        return tuple(self.options.get("unless", "").split())
 
     @property
     def answers(self) -> dict[str, str]:
