@@ -30,6 +30,7 @@ class Shape:
     num_kv_heads: int
     head_dim: int
     qkv_bias: bool = False
+    qk_norm: bool = False
     tied_head: bool = False
 
     @property
@@ -44,6 +45,7 @@ class Shape:
         """Weights of embedding, head, norms and biases, which keep their dtype."""
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         norms = (2 * self.num_layers + 1) * self.hidden_size
+        norms += 2 * self.num_layers * self.head_dim if self.qk_norm else 0
         biases = self.num_layers * (q + 2 * kv) if self.qkv_bias else 0
         tables = 1 if self.tied_head else 2
         return tables * self.vocab_size * self.hidden_size + norms + biases

@@ -82,6 +82,28 @@ QWEN_7B: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "tie_word_embeddings": False,
 }
+QWEN3_8B: dict[str, Any] = {
+    "model_type": "qwen3",
+    "attention_bias": False,
+    "hidden_size": 4096,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 12288,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1000000,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
+QWEN3_0_6B = QWEN3_8B | {
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "intermediate_size": 3072,
+    "tie_word_embeddings": True,
+}
 DREAM_7B = QWEN_7B | {"model_type": "Dream", "mask_token_id": 151666}
 
 

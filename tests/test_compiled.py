@@ -430,7 +430,7 @@ def test_compiled_decoding_gives_the_same_tokens(attention: str, tokenizer: Toke
         ARConfig(max_new_tokens=8),
     ]
     for config in configs:
-        model = eager_model(tokenizer, config, attention=attention)
+        model = eager_model(tokenizer, config, attention=attention, qk_norm=True)
         events = list(stream(model, PROMPT, config))
         assert_same_run(list(stream(model.compiled(), PROMPT, config)), events)
 

@@ -18,7 +18,7 @@ MANY_STOPS = range(5, 5000, 25)
 
 
 def causal_model(
-    tokenizer: Tokenizer, *, seed: int = 0, qkv_bias: bool = False, sharpness: float = 5
+    tokenizer: Tokenizer, *, seed: int = 0, sharpness: float = 5, **changes: bool
 ) -> Model:
     net = network(
         tokenizer.vocab_size,
@@ -26,7 +26,7 @@ def causal_model(
         sharpness=sharpness,
         causal=True,
         logit_shift=True,
-        qkv_bias=qkv_bias,
+        **changes,
     )
     return Model("tiny-ar", net, tokenizer)
 
@@ -48,19 +48,19 @@ def greedy_by_transformers(model: Model, prompt: Sequence[int], length: int) -> 
     prompt=st.lists(st.integers(0, 260), min_size=1, max_size=40),
     length=st.integers(1, 50),
     seed=st.integers(0, 20),
-    qkv_bias=st.booleans(),
+    switch=st.sampled_from([{}, {"qkv_bias": True}, {"qk_norm": True}]),
     many_stops=st.booleans(),
 )
 def test_greedy_decoding_equals_transformers_generate(
     prompt: list[int],
     length: int,
     seed: int,
-    qkv_bias: bool,
+    switch: dict[str, bool],
     many_stops: bool,
     tokenizer_folder: Path,
 ) -> None:
     tokenizer = Tokenizer(tokenizer_folder, MANY_STOPS if many_stops else ())
-    model = causal_model(tokenizer, seed=seed, qkv_bias=qkv_bias)
+    model = causal_model(tokenizer, seed=seed, **switch)
     trace = generate(model, prompt, ARConfig(max_new_tokens=length))
     assert list(trace.token_ids) == greedy_by_transformers(model, prompt, length)
     stopped = trace.token_ids[-1] in tokenizer.stop_ids

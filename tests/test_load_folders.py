@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from d2f import load_model
 from d2f.checkpoints.config_json import config_json, model_config
 from d2f.checkpoints.save import save_model, split
-from d2f.errors import LoadError
+from d2f.errors import InvalidInput, LoadError
 from d2f.nn.transformer import Transformer
 
 VOCAB = 640
@@ -28,6 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"mask_id": 1, "rope_theta": 20_000.0},
     "llama, tied": {"tied_head": True, "norm_eps": 1e-5},
     "qwen2, shifted": {"qkv_bias": True, "logit_shift": True, "mask_id": 1},
+    "qwen3": {"qk_norm": True, "head_dim": 20, "mask_id": 1},
     "causal": {"causal": True, "logit_shift": True, "num_kv_heads": 4},
     "rope in float32": {"rope_in_float32": True, "mask_id": 1, "head_dim": 16},
 }
@@ -103,7 +104,13 @@ def test_what_is_saved_is_what_is_loaded(
     assert sorted(path.name for path in folder.glob("model*")) == ["model.safetensors"]
 
 
-@pytest.mark.parametrize("shape", ["llama", "llama, tied", "qwen2, shifted", "causal"])
+def test_what_no_class_of_transformers_has_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="both qkv_bias and qk_norm cannot be saved"):
+        save_model(network(VOCAB, qkv_bias=True, qk_norm=True), tmp_path, [4])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama, tied", "qwen2, shifted", "qwen3", "causal"])
 def test_transformers_loads_what_is_saved(shape: str, tmp_path: Path) -> None:
     net = halved(network(VOCAB, sharpness=1, **SHAPES[shape]))
     save_model(net, tmp_path, [4])
@@ -112,13 +119,12 @@ def test_transformers_loads_what_is_saved(shape: str, tmp_path: Path) -> None:
     )
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
-    assert type(reference).__name__ == (
-        "Qwen2ForCausalLM" if net.config.qkv_bias else "LlamaForCausalLM"
-    )
+    family = {"qwen2, shifted": "Qwen2", "qwen3": "Qwen3"}.get(shape, "Llama")
+    assert type(reference).__name__ == f"{family}ForCausalLM"
     torch.testing.assert_close(ours(net), theirs(reference.eval()), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", ["llama", "llama, tied", "qwen2, shifted"])
+@pytest.mark.parametrize("shape", ["llama", "llama, tied", "qwen2, shifted", "qwen3"])
 def test_what_transformers_saves_is_loaded(
     shape: str, tmp_path: Path, copy_tokenizer: Callable[[Path], None]
 ) -> None:
@@ -271,9 +277,9 @@ def test_a_config_of_another_shape_than_the_weights_is_refused(folder: Path) -> 
     [
         (
             {"model_type": "gpt2"},
-            "model_type must be 'llama', 'qwen2', 'llada' or 'Dream', got 'gpt2'",
+            "model_type must be one of .*'llada', 'llama', 'qwen2', 'qwen3'.*, got 'gpt2'",
         ),
-        ({"model_type": ...}, "model_type must be .* or 'Dream', got None"),
+        ({"model_type": ...}, "model_type must be one of .*, got None"),
         (
             {"rope_scaling": {"rope_type": "yarn", "factor": 8}},
             "rope_type must be 'default' or 'llama3', got 'yarn'",
@@ -340,7 +346,7 @@ def adapter(reference: PreTrainedModel, folder: Path, **settings: Any) -> PreTra
     ],
     ids=["plain", "rslora", "feed-forward", "head"],
 )
-@pytest.mark.parametrize("shape", ["llama", "qwen2, shifted"])
+@pytest.mark.parametrize("shape", ["llama", "qwen2, shifted", "qwen3"])
 def test_a_merged_adapter_equals_pefts_unmerged_model(
     shape: str,
     settings: dict[str, Any],

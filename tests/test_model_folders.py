@@ -90,6 +90,17 @@ def agree(folder: Path, expected: Tensor | None = None) -> None:
         torch.testing.assert_close(ours(net, parts), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_folder_of_qwen3s_loads_as_transformers_loads_it(
+    tied: bool, make: Callable[..., Path]
+) -> None:
+    folder = make({"qk_norm": True, "head_dim": 20, "tied_head": tied})
+    raw = read_json(folder / "config.json")
+    assert (raw["architectures"], raw["model_type"]) == (["Qwen3ForCausalLM"], "qwen3")
+    assert load_model(folder).config.qk_norm
+    agree(folder)
+
+
 def test_what_a_model_computes_itself_is_dropped(make: Callable[..., Path]) -> None:
     folder = make()
     edit_weights(folder, **COMPUTED)
@@ -202,6 +213,7 @@ def test_lladas_head_may_be_there_twice_as_well(tmp_path: Path, tokenizer_folder
     assert load_model(folder).config.tied_head
 
 
+@pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -212,10 +224,10 @@ def test_lladas_head_may_be_there_twice_as_well(tmp_path: Path, tokenizer_folder
     ],
 )
 def test_what_would_change_the_numbers_is_refused_by_name(
-    fields: dict[str, Any], message: str, make: Callable[..., Path]
+    normed: bool, fields: dict[str, Any], message: str, make: Callable[..., Path]
 ) -> None:
     with pytest.raises(LoadError, match=f"config.json: {message}"):
-        load_model(make(None, **fields))
+        load_model(make({"qk_norm": normed}, **fields))
 
 
 DIFFUSION = [
@@ -227,13 +239,13 @@ DIFFUSION = [
 ]
 
 
-@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("switch", [{}, {"qkv_bias": True}, {"qk_norm": True}], ids=str)
 @pytest.mark.parametrize("fields", DIFFUSION, ids=str)
 def test_a_diffusion_model_that_calls_itself_llama_is_not_loaded_as_causal(
-    fields: dict[str, Any], biased: bool, make: Callable[..., Path]
+    fields: dict[str, Any], switch: dict[str, bool], make: Callable[..., Path]
 ) -> None:
     with pytest.raises(LoadError, match="is no class of autoregressive models known here"):
-        load_model(make({"qkv_bias": biased}, **fields))
+        load_model(make(switch, **fields))
 
 
 @pytest.mark.parametrize("fields", DIFFUSION, ids=str)

@@ -39,9 +39,9 @@ LLAMA = ModelConfig(
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_weights_are_those_of_the_network(tied: bool, bias: bool) -> None:
-    config = ModelConfig(vocab_size=90, **SHAPE | {"tied_head": tied, "qkv_bias": bias})
+@pytest.mark.parametrize("switch", [{}, {"qkv_bias": True}, {"qk_norm": True}], ids=str)
+def test_weights_are_those_of_the_network(tied: bool, switch: dict[str, bool]) -> None:
+    config = ModelConfig(vocab_size=90, **SHAPE | switch | {"tied_head": tied})
     net = Transformer(config)
     assert config.layer_weights + config.other_weights == sum(p.numel() for p in net.parameters())
     products = [p.numel() for name, p in net.named_parameters() if name.endswith("proj.weight")]

@@ -26,6 +26,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama, tied": {"tied_head": True},
     "qwen2": {"qkv_bias": True},
     "qwen2, tied, large theta": {"qkv_bias": True, "tied_head": True, "rope_theta": 1e6},
+    "qwen3": {"qk_norm": True},
+    "qwen3, wide heads": {"qk_norm": True, "head_dim": 20, "num_kv_heads": 1},
+    "qwen3, tied, one kv head each": {"qk_norm": True, "tied_head": True, "num_kv_heads": 4},
 }
 
 
@@ -58,7 +61,7 @@ def test_logits_equal_transformers(visibility: str, shape: str, implementation: 
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", ["llama", "qwen2"])
+@pytest.mark.parametrize("shape", ["llama", "qwen2", "qwen3"])
 def test_bfloat16_logits_equal_transformers_to_its_own_rounding(shape: str) -> None:
     """Same order of casts in norms and rotations: no further off than transformers itself."""
     net = network(VOCAB, sharpness=1, **SHAPES[shape])
@@ -102,10 +105,10 @@ def test_what_a_row_cannot_see_does_not_reach_it() -> None:
     assert ((changed[seen:] - ours[seen:]).abs().amax(-1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_cached_windows_equal_the_uncached_forward(kv_heads: int) -> None:
+@pytest.mark.parametrize("shape", ["llama", "llama, one kv head", "qwen2", "qwen3"])
+def test_cached_windows_equal_the_uncached_forward(shape: str) -> None:
     """Windows written over and over, with garbage behind them, then made final."""
-    net = network(VOCAB, num_kv_heads=kv_heads)
+    net = network(VOCAB, **SHAPES[shape])
     ids = token_ids(batch=1)
     whole = net(ids, ENDS["block-causal"])
     cache = net.new_cache(LENGTH)

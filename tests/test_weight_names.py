@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from originals import DREAM_7B, LLADA_8B, LLAMA_3_8B, QWEN_7B, llada_state
+from originals import DREAM_7B, LLADA_8B, LLAMA_3_8B, QWEN3_0_6B, QWEN3_8B, QWEN_7B, llada_state
 from tiny import as_transformers, network
 
 from d2f.catalogue.published import PUBLISHED
@@ -19,6 +19,22 @@ FULL = {
     "d2f-dream-7b-base": (DREAM_7B, 7_615_616_512, 339),
     "qwen2.5-7b": (QWEN_7B, 7_615_616_512, 339),
 }
+
+
+# The published numbers of weights and of keys, embedding counted once where the head is tied.
+UNLISTED = {
+    "qwen3-0.6b": (QWEN3_0_6B, 596_049_920, 310),
+    "qwen3-8b": (QWEN3_8B, 8_190_735_360, 399),
+}
+
+
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"tied_head": True},
+    {"qkv_bias": True},
+    {"num_kv_heads": 1, "head_dim": 20},
+    {"qk_norm": True, "head_dim": 20},
+]
 
 
 def on_meta(config: ModelConfig) -> Transformer:
@@ -50,6 +66,17 @@ def test_full_size_models_have_the_published_sizes_and_consume_every_key(name: s
     assert config.max_length == published.context
 
 
+@pytest.mark.parametrize("name", UNLISTED)
+def test_qwen3_has_the_published_sizes(name: str) -> None:
+    raw, parameters, keys = UNLISTED[name]
+    config = model_config(raw)
+    slots = key_map(config, LAYOUTS["qwen3"])
+    assert config.parameters == parameters
+    assert sum(torch.Size(slot.shape).numel() for slot in slots.values()) == parameters
+    assert len(slots) == keys
+    assert slots["model.layers.7.self_attn.k_norm.weight"].rows == slice(128, 256)
+
+
 @pytest.mark.parametrize("name", ["d2f-llada-8b-instruct", "d2f-dream-7b-base"])
 def test_full_size_keys_are_the_published_ones(name: str) -> None:
     raw = FULL[name][0]
@@ -72,9 +99,15 @@ def test_full_size_keys_are_the_published_ones(name: str) -> None:
     assert key_map(model_config(raw), LAYOUTS[kind]).keys() == expected
 
 
-@pytest.mark.parametrize("layout", [TRANSFORMERS, LLADA], ids=["transformers", "llada"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"tied_head": True}, {"qkv_bias": True}, {"num_kv_heads": 1, "head_dim": 20}]
+    ("layout", "changes"),
+    # No model of LLaDA's layout has norms of heads.
+    [
+        (layout, changes)
+        for layout in (TRANSFORMERS, LLADA)
+        for changes in CHANGES
+        if layout is TRANSFORMERS or "qk_norm" not in changes
+    ],
 )
 def test_every_row_of_every_parameter_is_filled_once(
     layout: Layout, changes: dict[str, Any]
@@ -91,20 +124,21 @@ def test_every_row_of_every_parameter_is_filled_once(
         assert ends[-1] == len(parameter)
 
 
-@pytest.mark.parametrize("changes", [{}, {"tied_head": True}, {"qkv_bias": True}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_shapes_are_those_of_the_originals(changes: dict[str, Any]) -> None:
     net = network(90, **changes)
     transformers = dict(as_transformers(net).state_dict())
     if net.config.tied_head:
         del transformers["lm_head.weight"]
-    for layout, state in ((TRANSFORMERS, transformers), (LLADA, llada_state(net))):
+    both = [(TRANSFORMERS, transformers)]
+    if "qk_norm" not in changes:
+        both.append((LLADA, llada_state(net)))
+    for layout, state in both:
         shapes = {key: slot.shape for key, slot in key_map(net.config, layout).items()}
         assert shapes == {key: tuple(value.shape) for key, value in state.items()}
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"tied_head": True}, {"qkv_bias": True}, {"num_kv_heads": 1, "head_dim": 20}]
-)
+@pytest.mark.parametrize("changes", CHANGES)
 def test_a_shape_counts_as_the_network_does(changes: dict[str, Any]) -> None:
     net = network(90, **changes)
     shape = net.config

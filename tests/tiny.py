@@ -10,10 +10,12 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from d2f.nn.cache import KVCache
-from d2f.nn.transformer import RMSNorm, Transformer
+from d2f.nn.transformer import HeadNorm, RMSNorm, Transformer
 from d2f.shape import ModelConfig
 
 SHAPE: dict[str, Any] = {
@@ -62,7 +64,7 @@ def network(vocab_size: int, *, seed: int = 0, sharpness: float = 5.0, **changes
                 module.bias.data.normal_(0, 0.5, generator=generator)
         elif isinstance(module, nn.Embedding):
             module.weight.data.normal_(0, 1, generator=generator)
-        elif isinstance(module, RMSNorm):
+        elif isinstance(module, (RMSNorm, HeadNorm)):
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
     for layer in net.layers:
         # Attention that tells positions apart and outweighs a row's own token: masks differ.
@@ -73,7 +75,7 @@ def network(vocab_size: int, *, seed: int = 0, sharpness: float = 5.0, **changes
 
 
 def as_transformers(net: Transformer) -> PreTrainedModel:
-    """The same weights, copied one by one into transformers' Llama or Qwen2 class."""
+    """The same weights, copied one by one into transformers' Llama, Qwen2 or Qwen3 class."""
     config = net.config
     settings = {
         "vocab_size": config.vocab_size,
@@ -93,6 +95,8 @@ def as_transformers(net: Transformer) -> PreTrainedModel:
     }
     if config.qkv_bias:
         other: PreTrainedModel = Qwen2ForCausalLM(Qwen2Config(**settings))
+    elif config.qk_norm:
+        other = Qwen3ForCausalLM(Qwen3Config(**settings))
     else:
         other = LlamaForCausalLM(LlamaConfig(**settings))
     other = other.eval().requires_grad_(False)
@@ -107,6 +111,10 @@ def as_transformers(net: Transformer) -> PreTrainedModel:
             getattr(attention.q_proj, kind).copy_(rows[:q])
             getattr(attention.k_proj, kind).copy_(rows[q : q + kv])
             getattr(attention.v_proj, kind).copy_(rows[q + kv :])
+        if config.qk_norm:
+            norms = ours.self_attn.qk_norm.weight
+            attention.q_norm.weight.copy_(norms[: config.head_dim])
+            attention.k_norm.weight.copy_(norms[config.head_dim :])
         attention.o_proj.weight.copy_(ours.self_attn.o_proj.weight)
         gate_up = ours.mlp.gate_up_proj.weight
         theirs.mlp.gate_proj.weight.copy_(gate_up[: config.intermediate_size])

@@ -1,4 +1,4 @@
-"""``config.json`` in and out: what Llama, Qwen2, LLaDA and Dream call the same few numbers.
+"""``config.json`` in and out: what Llama, Qwen, LLaDA and Dream call the same few numbers.
 
 A setting this package's transformer does not have is refused, never skipped. What transformers has
 no field for stands under ``"d2f"``. Knows no files and no weights.
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from d2f.checkpoints.weight_names import LAYOUTS
 from d2f.errors import InvalidInput, LoadError, one_line
 from d2f.model_files import Fields, read_fields
 from d2f.shape import Llama3Rope, ModelConfig
@@ -16,9 +17,11 @@ from d2f.shape import Llama3Rope, ModelConfig
 DREAM_CONTEXT = 2048
 # What transformers takes where config.json of Llama 2 and its kin names none.
 ROPE_THETA = 10000.0
-# Classes of model_type llama and qwen2 that see only what stands before a token. A checkpoint of
-# any other class, such as a diffusion model's, would load all the same, and answer nonsense.
-CAUSAL_CLASSES = {"LlamaForCausalLM", "LlamaModel", "Qwen2ForCausalLM", "Qwen2Model"}
+# Classes of transformers that see only what stands before a token. A checkpoint of any other class,
+# such as a diffusion model's, would load all the same, and answer nonsense.
+CAUSAL_CLASSES = {
+    f"{family}{part}" for family in ("Llama", "Qwen2", "Qwen3") for part in ("ForCausalLM", "Model")
+}
 
 # Bounds far above any model: they keep what is computed of these numbers within machine numbers.
 Size = Annotated[int, Field(ge=1, lt=2**31)]
@@ -64,9 +67,9 @@ class _Ours(Fields):
 
 
 class _Transformers(Fields):
-    """Llama, Qwen2 and Dream. A field of one value is one of whose other values none is covered."""
+    """Llama, Qwen and Dream. A field of one value is one of whose other values none is covered."""
 
-    model_type: Literal["llama", "qwen2", "Dream"]
+    model_type: Literal["llama", "qwen2", "qwen3", "Dream"]
     architectures: list[str] | None = None
     auto_map: dict[str, Any] | None = None
     vocab_size: Size
@@ -93,7 +96,9 @@ class _Transformers(Fields):
     d2f: _Ours | None = None
 
 
-class _Llama(_Transformers):
+class _Unbiased(_Transformers):
+    """Llama and Qwen3, where this field is of the attention's output as well."""
+
     attention_bias: Off = None
 
 
@@ -139,13 +144,13 @@ def model_config(raw: dict[str, Any]) -> ModelConfig:
     try:
         if kind == "llada":
             return _llada_config(read_fields(_Llada, raw, "config.json"))
-        if kind in ("llama", "qwen2", "Dream"):
-            fields = _Llama if kind == "llama" else _Transformers
+        if kind in ("llama", "qwen2", "qwen3", "Dream"):
+            fields = _Unbiased if kind in ("llama", "qwen3") else _Transformers
             return _transformers_config(read_fields(fields, raw, "config.json"))
     except InvalidInput as error:
         raise LoadError(f"config.json: {error}") from error
     got = one_line(repr(kind))
-    raise LoadError(f"model_type must be 'llama', 'qwen2', 'llada' or 'Dream', got {got}")
+    raise LoadError(f"model_type must be one of {sorted(LAYOUTS)}, got {got}")
 
 
 def _transformers_config(read: _Transformers) -> ModelConfig:
@@ -169,7 +174,8 @@ def _transformers_config(read: _Transformers) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         norm_eps=read.rms_norm_eps,
-        qkv_bias=read.model_type != "llama",
+        qkv_bias=read.model_type in ("qwen2", "Dream"),
+        qk_norm=read.model_type == "qwen3",
         rope_in_float32=ours.rope_in_float32,
         tied_head=bool(read.tie_word_embeddings),
         logit_shift=ours.logit_shift,
@@ -241,11 +247,17 @@ def _rope(read: _Transformers) -> tuple[float, Llama3Rope | None]:
 
 
 def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:
-    """A ``config.json`` in transformers' words that :func:`model_config` reads back."""
-    qwen = config.qkv_bias
+    """A ``config.json`` in transformers' words that :func:`model_config` reads back.
+
+    Raises:
+        InvalidInput: no class of transformers has both q/k/v biases and norms of heads.
+    """
+    if config.qkv_bias and config.qk_norm:
+        raise InvalidInput("a model with both qkv_bias and qk_norm cannot be saved")
+    family = "Qwen2" if config.qkv_bias else "Qwen3" if config.qk_norm else "Llama"
     return {
-        "architectures": ["Qwen2ForCausalLM" if qwen else "LlamaForCausalLM"],
-        "model_type": "qwen2" if qwen else "llama",
+        "architectures": [f"{family}ForCausalLM"],
+        "model_type": family.lower(),
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,

@@ -1,7 +1,7 @@
 """A model from a name: resolve it to folders, plan it, fill it.
 
 A folder holds ``config.json``, safetensors shards and the tokenizer's files, in the words and key
-names of Llama, Qwen2, LLaDA or Dream. Everything that can be refused is refused by the plan, from
+names of Llama, Qwen, LLaDA or Dream. Everything that can be refused is refused by the plan, from
 the headers of its files: only then is memory taken, and each weight is read by itself, straight
 into its place. PEFT's LoRA adapters are merged in float32 on the way. Every key must be used and
 every parameter filled. No code of a checkpoint is run.

@@ -21,10 +21,12 @@ def split(net: Transformer, layout: Layout = TRANSFORMERS) -> dict[str, Tensor]:
 def save_model(net: Transformer, folder: Path | str, stop_ids: list[int]) -> None:
     """Write ``config.json`` and ``model.safetensors`` (float16) that :func:`d2f.load_model` reads.
 
-    The weights are also transformers' ``LlamaForCausalLM`` (``Qwen2ForCausalLM`` with biases).
+    The weights are also transformers' ``LlamaForCausalLM`` (``Qwen2ForCausalLM`` with biases,
+    ``Qwen3ForCausalLM`` with norms of heads).
     Files are replaced whole, so that an interrupted save loses nothing.
 
     Raises:
+        InvalidInput: it has both biases and norms of heads.
         ComputeError: a weight is not finite in float16; nothing is written.
     """
     state = {key: value.half().contiguous() for key, value in split(net).items()}

@@ -1,7 +1,7 @@
 """Names of weights in published checkpoints, one by one, and the rows of ours each one fills.
 
-Two layouts cover all families: transformers' own (Llama, Qwen2, Dream) and LLaDA's, which comes
-from OLMo and calls both a layer's down projection and the head ``ff_out``. A map names every
+Two layouts cover all families: transformers' own (Llama, Qwen2, Qwen3, Dream) and LLaDA's, which
+comes from OLMo and calls both a layer's down projection and the head ``ff_out``. A map names every
 weight of a checkpoint and every row of a network exactly once, so that whatever stands in a file
 and not in the map, or the other way round, is an error. Knows no files and no values.
 """
@@ -48,6 +48,7 @@ TRANSFORMERS = Layout(
     parts={
         "input_layernorm": ("input_layernorm",),
         "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "self_attn.qk_norm": ("self_attn.q_norm", "self_attn.k_norm"),
         "self_attn.o_proj": ("self_attn.o_proj",),
         "post_attention_layernorm": ("post_attention_layernorm",),
         "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
@@ -70,7 +71,13 @@ LLADA = Layout(
     },
 )
 # By config.json's model_type.
-LAYOUTS = {"llama": TRANSFORMERS, "qwen2": TRANSFORMERS, "Dream": TRANSFORMERS, "llada": LLADA}
+LAYOUTS = {
+    "llama": TRANSFORMERS,
+    "qwen2": TRANSFORMERS,
+    "qwen3": TRANSFORMERS,
+    "Dream": TRANSFORMERS,
+    "llada": LLADA,
+}
 
 
 def key_map(config: ModelConfig, layout: Layout) -> dict[str, Slot]:
@@ -99,6 +106,8 @@ def _layer_weights(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...], 
     yield "self_attn.qkv_proj", (q, kv, kv), hidden, "weight"
     if config.qkv_bias:
         yield "self_attn.qkv_proj", (q, kv, kv), 0, "bias"
+    if config.qk_norm:
+        yield "self_attn.qk_norm", (config.head_dim, config.head_dim), 0, "weight"
     yield "self_attn.o_proj", (hidden,), q, "weight"
     yield "post_attention_layernorm", (hidden,), 0, "weight"
     yield "mlp.gate_up_proj", (wide, wide), hidden, "weight"

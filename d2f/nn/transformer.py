@@ -1,9 +1,10 @@
-"""The decoder-only transformer: one architecture, four switches.
+"""The decoder-only transformer: one architecture, five switches.
 
 Pre-norm layers of grouped-query attention with rotary positions and a SwiGLU feed-forward cover
-LLaDA, Dream / Qwen2 and Llama 3: q/k/v bias, rotary embedding in float32 or in the model dtype,
-tied head, logit shift. Knows nothing of decoding, of files or of text. *Block* is kept for
-diffusion blocks; a transformer layer is a :class:`DecoderLayer`.
+LLaDA, Dream / Qwen2, Qwen3 and Llama 3: q/k/v bias, a norm of each query and key head, rotary
+embedding in float32 or in the model dtype, tied head, logit shift. Knows nothing of decoding, of
+files or of text. *Block* is kept for diffusion blocks; a transformer layer is a
+:class:`DecoderLayer`.
 """
 
 import math
@@ -27,9 +28,33 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
+        return self.weight * normed(x, self.eps)
+
+
+class HeadNorm(nn.Module):
+    """RMSNorm of each query head by one weight and of each key head by another, before rotation.
+
+    ``weight`` (2 * head_dim,): that of the queries, then that of the keys.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = config.num_heads, config.num_kv_heads
+        self.weight = nn.Parameter(torch.ones(2 * config.head_dim))
+        self.eps = config.norm_eps
+
+    def forward(self, qk: Tensor) -> Tensor:
+        """(B, T, heads + kv_heads, D), normed over D."""
+        q, k = self.weight.chunk(2)
+        weight = torch.cat((q.expand(self.heads, -1), k.expand(self.kv_heads, -1)))
+        return weight * normed(qk, self.eps)
+
+
+def normed(x: Tensor, eps: float) -> Tensor:
+    """Divided by its root mean square over the last dimension, which float32 computes."""
+    y = x.float()
+    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
+    return y.to(x.dtype)
 
 
 def rotary_tables(config: ModelConfig, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -68,6 +93,7 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.qkv_proj = nn.Linear(config.hidden_size, rows, bias=config.qkv_bias)
+        self.qk_norm = HeadNorm(config) if config.qk_norm else nn.Identity()
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(
@@ -80,7 +106,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         batch, rows, _ = x.shape
         qkv = self.qkv_proj(x).view(batch, rows, -1, self.head_dim)
-        qk = rotate(qkv[:, :, : self.heads + self.kv_heads], *rotary)
+        qk = rotate(self.qk_norm(qkv[:, :, : self.heads + self.kv_heads]), *rotary)
         q, k = qk[:, :, : self.heads], qk[:, :, self.heads :].transpose(1, 2)
         v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if cache is not None:
