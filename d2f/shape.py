@@ -4,6 +4,7 @@ Knows no tensors: published models are described and measured against a card's m
 anything of them is here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from d2f.errors import InvalidInput
@@ -13,9 +14,20 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes a quantised weight takes, scales included: int8 has one bfloat16 scale an output row (less
 # than a thousandth, left out), NF4 a byte per 64 weights and a float32 per 256 of those.
 QUANTISED_BYTES = {"int8": 1.0, "int4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+# Said beside every ratio of such lanes.
+NOT_FOR_RACING = (
+    "Weights of {} are for memory, not for racing: they make narrow and wide steps faster or "
+    "slower by different amounts, so this ratio says nothing about the decoders."
+)
 # Rows of the widest step's logits; beside the logits as they come, they are held in float32 and as
 # probabilities.
 LOGIT_ROWS, FLOAT_LOGIT_BYTES = 128, 4 + 4
+
+
+def not_for_racing(kinds: Iterable[str | None]) -> str | None:
+    """What to say beside a ratio of lanes with weights of these kinds; None: nothing."""
+    quantised = sorted({kind for kind in kinds if kind in QUANTISED_BYTES})
+    return NOT_FOR_RACING.format(" and ".join(quantised)) if quantised else None
 
 
 @dataclass(frozen=True, kw_only=True)

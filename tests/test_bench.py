@@ -253,6 +253,22 @@ def test_reports_name_how_the_models_ran() -> None:
     )
 
 
+def test_ratios_of_quantised_lanes_say_that_they_are_none_of_the_decoders() -> None:
+    row = {"task": ALL, "tokens_per_second": 9.0, "accuracy": 1.0, "problems": 1}
+    result = {
+        "results": [row | {"decoder": decoder} for decoder in ("d2f", "ar")],
+        "ratios": {"d2f_vs_ar": 1.0},
+    }
+    (ratio,) = report.ratio_lines(result)
+    runs = {decoder: {"weights": "int4"} for decoder in ("d2f", "ar")}
+    assert report.ratio_lines(result | {"runs": runs}) == [
+        ratio,
+        "Weights of int4 are for memory, not for racing: they make narrow and wide steps faster or "
+        "slower by different amounts, so this ratio says nothing about the decoders.",
+    ]
+    assert report.ratio_lines(result | {"ratios": {}, "runs": runs}) == []
+
+
 def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"cuda": "Abacus 9000", "cuda:1": "Abacus 8000"}
     monkeypatch.setattr("torch.cuda.get_device_name", names.__getitem__)

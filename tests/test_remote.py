@@ -268,6 +268,18 @@ def test_what_was_measured_where_is_told_lane_by_lane():
     assert "on another machine (cuda (H100), at gpu:8000" in machine(there)
 
 
+@pytest.mark.parametrize("kinds", [("int4", "int4"), ("int8", "int4"), ("bfloat16", "int8")])
+def test_a_ratio_of_quantised_lanes_says_that_it_is_none_of_the_decoders(kinds: tuple[str, str]):
+    header = d2f_trace().header
+    lanes = [replace(header, versions=header.versions | {"weights": kind}) for kind in kinds]
+    named = " and ".join(sorted({kind for kind in kinds if kind.startswith("int")}))
+    assert machine(*lanes).endswith(
+        f" Weights of {named} are for memory, not for racing: they make narrow and wide steps "
+        "faster or slower by different amounts, so this ratio says nothing about the decoders."
+    )
+    assert "racing" not in machine(*(replace(lane, versions={}) for lane in lanes))
+
+
 class Working:
     """A lane here of so many steps, each a little work."""
 

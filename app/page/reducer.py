@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from d2f.events import CLIENT, DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
+from d2f.shape import not_for_racing
 
 from .messages import (
     FORCED,
@@ -134,7 +135,9 @@ def place(header: TraceHeader) -> str:
 
 def machine(*headers: TraceHeader) -> str:
     """What the figures were measured on, and how; told once where lanes do not differ."""
-    return " ".join(dict.fromkeys(_measured(header) for header in headers))
+    warning = not_for_racing(header.versions.get("weights") for header in headers)
+    told = [*(_measured(header) for header in headers), *([warning] if warning else [])]
+    return " ".join(dict.fromkeys(told))
 
 
 def _measured(header: TraceHeader) -> str:

@@ -18,6 +18,7 @@ from d2f.cli.program import program
 from d2f.errors import InvalidInput
 from d2f.places import ASSETS
 from d2f.policy import kind_of
+from d2f.shape import not_for_racing
 from d2f.strict_json import from_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +96,8 @@ def ratio_lines(result: Result) -> list[str]:
     """Each ratio with both absolutes, and with what the answers were worth."""
     together = [row for row in result["results"] if row["task"] == ALL]
     rows = {row["decoder"]: row for row in reversed(together)}  # the first of each
-    return [
+    warning = not_for_racing(run["weights"] for run in result.get("runs", {}).values())
+    lines = [
         f"D2F makes {number(result['ratios'][f'd2f_vs_{other}'])} times the tokens/s of "
         f"{kind_of(other).label}: {number(rows['d2f']['tokens_per_second'])} against "
         f"{number(rows[other]['tokens_per_second'])}, with {rows['d2f']['accuracy']:.1%} against "
@@ -104,6 +106,7 @@ def ratio_lines(result: Result) -> list[str]:
         for other in reversed(rows)
         if f"d2f_vs_{other}" in result["ratios"]
     ]
+    return [*lines, warning] if lines and warning else lines
 
 
 def text_report(result: Result) -> str:

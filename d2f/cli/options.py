@@ -102,7 +102,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--quantize",
         choices=("int8", "int4"),
-        help="weights of 8 bits (needs torchao) or 4 (needs bitsandbytes)",
+        help="weights of 8 bits (needs torchao) or 4 (bitsandbytes): for memory, not for racing",
     )
     add(
         "--compile",
