@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from d2f.checkpoints.load import load_model
     from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
     from d2f.decode import generate, stream
-    from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
+    from d2f.events import BlockView, Commit, Guess, StepEvent, Trace, TraceHeader
     from d2f.model import Model
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Commit",
     "D2FConfig",
     "DecodeConfig",
+    "Guess",
     "Model",
     "StepEvent",
     "Trace",
@@ -34,7 +35,7 @@ _HOMES = {
     "checkpoints.load": ("load_model",),
     "config": ("ARConfig", "D2FConfig", "DecodeConfig", "VanillaConfig"),
     "decode": ("generate", "stream"),
-    "events": ("BlockView", "Commit", "StepEvent", "Trace", "TraceHeader"),
+    "events": ("BlockView", "Commit", "Guess", "StepEvent", "Trace", "TraceHeader"),
     "model": ("Model",),
 }
 

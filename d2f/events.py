@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from d2f.config import DecodeConfig, config_from_dict, config_to_dict, decoder_name
@@ -39,12 +40,24 @@ class Commit:
     """One token decided: its confidence is the probability of the chosen token.
 
     ``forced`` marks the single best token of a fully activated block that had none above tau_conf.
+    ``candidates`` are the likeliest tokens there with their probabilities, best first; empty unless
+    the run was inspected.
     """
 
     position: int
     token_id: int
     confidence: float
     forced: bool = False
+    candidates: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The token that the model would choose for a position that stays undecided."""
+
+    position: int
+    token_id: int
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,8 @@ class StepEvent:
 
     ``window`` is the forwarded span ``[start, end)``; ``cache_length`` counts final K/V rows after
     the step; ``blocks`` are the blocks in flight and those that changed state in this step;
-    ``finish_reason`` is set on the last event only.
+    ``finish_reason`` is set on the last event only. ``guesses`` are those for the wanted positions
+    that stay undecided; empty unless the run was inspected.
     """
 
     step: int
@@ -74,6 +88,7 @@ class StepEvent:
     blocks: tuple[BlockView, ...] = ()
     cache_length: int = 0
     finish_reason: str | None = None
+    guesses: tuple[Guess, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,8 @@ class TraceHeader:
     ``clock`` took the times: the ``"decoder"``, or a ``"client"`` that saw only when the tokens of
     another machine's run arrived. ``host`` names the other machine; None: the run was on this one.
     ``counted``: an event's tokens are the model's; False: pieces of text, of which nobody told how
-    many tokens they were.
+    many tokens they were. ``held``: tokens of the answer that were given, not decided, as pairs of
+    place (0: the answer's first token) and token id, ascending.
     """
 
     config: DecodeConfig
@@ -96,6 +112,7 @@ class TraceHeader:
     clock: str = DECODER
     host: str | None = None
     counted: bool = True
+    held: tuple[tuple[int, int], ...] = ()
 
     @property
     def decoder(self) -> str:
@@ -106,7 +123,8 @@ class TraceHeader:
 class Trace:
     """A whole run. ``text`` is the answer decoded by the model's tokenizer, or "" if unknown.
 
-    Token counts run up to and including the first stop token; padding behind it never counts.
+    Token counts run up to and including the first stop token; padding behind it never counts, nor
+    do tokens that were held.
     """
 
     header: TraceHeader
@@ -115,8 +133,10 @@ class Trace:
 
     @cached_property
     def canvas(self) -> dict[int, int]:
-        """Token by absolute position, everything committed."""
-        return {c.position: c.token_id for event in self.events for c in event.commits}
+        """Token by absolute position, everything held or committed."""
+        first = len(self.header.prompt_ids)
+        held = {first + place: token_id for place, token_id in self.header.held}
+        return held | {c.position: c.token_id for event in self.events for c in event.commits}
 
     @cached_property
     def token_ids(self) -> tuple[int, ...]:
@@ -132,8 +152,9 @@ class Trace:
 
     @property
     def tokens(self) -> int:
-        """Tokens up to and including the first stop token."""
-        return len(self.token_ids)
+        """Tokens decided, up to and including the first stop token."""
+        given = sum(place < len(self.token_ids) for place, _ in self.header.held)
+        return len(self.token_ids) - given
 
     @property
     def forwards(self) -> int:
@@ -147,7 +168,8 @@ class Trace:
     @property
     def ttft(self) -> float:
         """Time to first token: seconds until the first answer position is decided."""
-        first = len(self.header.prompt_ids)
+        held = {place for place, _ in self.header.held}
+        first = len(self.header.prompt_ids) + next(p for p in count() if p not in held)
         elapsed = 0.0
         for event in self.events:
             elapsed += event.seconds
@@ -165,7 +187,7 @@ class Trace:
         """TPS after the first forward (which holds the prefill), for what later forwards added."""
         if len(self.events) < 2:
             return 0.0
-        end = len(self.header.prompt_ids) + self.tokens
+        end = len(self.header.prompt_ids) + len(self.token_ids)
         first = sum(c.position < end for c in self.events[0].commits)
         seconds = math.fsum(event.seconds for event in self.events[1:])
         return (self.tokens - first) / seconds if seconds else 0.0
@@ -208,7 +230,7 @@ class Trace:
                 "format": FORMAT,
                 "decoder": self.header.decoder,
                 "config": config_to_dict(self.header.config),
-                "header": {k: v for k, v in asdict(self.header).items() if k != "config"},
+                "header": _header_to_dict(self.header),
                 "events": [event_to_dict(event) for event in self.events],
                 "text": self.text,
             }
@@ -243,6 +265,15 @@ class Trace:
             raise InvalidInput(f"not a trace: {type(error).__name__}: {error}") from error
 
 
+def _header_to_dict(header: TraceHeader) -> dict[str, Any]:
+    """Its JSON values without the config; held tokens are there only if any are."""
+    values = asdict(header)
+    del values["config"]
+    if not header.held:
+        del values["held"]
+    return values
+
+
 def _origin(header: dict[str, Any]) -> dict[str, Any]:
     """Whose clock, host and count they are, which older traces do not tell."""
     clock, host = header.get("clock", DECODER), header.get("host")
@@ -251,20 +282,40 @@ def _origin(header: dict[str, Any]) -> dict[str, Any]:
         raise InvalidInput(f"clock must be one of {CLOCKS}, got {clock!r}")
     if not isinstance(counted, bool):
         raise InvalidInput(f"counted must be true or false, got {counted!r}")
-    return {"clock": clock, "host": None if host is None else str(host), "counted": counted}
+    return {
+        "clock": clock,
+        "host": None if host is None else str(host),
+        "counted": counted,
+        "held": tuple(_pair(row) for row in header.get("held", ())),
+    }
+
+
+def _pair(row: Any) -> tuple[int, int]:
+    place, token_id = _ints(row)
+    return place, token_id
 
 
 def event_to_dict(event: StepEvent) -> dict[str, Any]:
-    """Compact JSON values: commits as rows ``[position, token, confidence, forced]``."""
+    """Compact JSON values: commits as rows ``[position, token, confidence, forced]``.
+
+    What an inspected run holds more is there only if it is: a row's candidates, and the guesses.
+    """
+    inspected = {"guesses": [[g.position, g.token_id, g.confidence] for g in event.guesses]}
     return {
         "step": event.step,
         "seconds": event.seconds,
         "window": list(event.window),
-        "commits": [[c.position, c.token_id, c.confidence, int(c.forced)] for c in event.commits],
+        "commits": [_commit_to_row(commit) for commit in event.commits],
         "blocks": [[b.index, b.start, b.end, b.num_masked, b.state] for b in event.blocks],
         "cache_length": event.cache_length,
         "finish_reason": event.finish_reason,
+        **(inspected if event.guesses else {}),
     }
+
+
+def _commit_to_row(commit: Commit) -> list[Any]:
+    row = [commit.position, commit.token_id, commit.confidence, int(commit.forced)]
+    return [*row, [list(pair) for pair in commit.candidates]] if commit.candidates else row
 
 
 def event_from_dict(data: dict[str, Any]) -> StepEvent:
@@ -277,14 +328,22 @@ def event_from_dict(data: dict[str, Any]) -> StepEvent:
         step=_int(data["step"]),
         seconds=_number(data["seconds"], "seconds", MAX_SECONDS),
         window=(start, end),
-        commits=tuple(
-            Commit(_int(row[0]), _int(row[1]), _number(row[2], "confidence", 1), bool(_int(row[3])))
-            for row in data["commits"]
-        ),
+        commits=tuple(_commit_from_row(row) for row in data["commits"]),
         blocks=tuple(_block_from_row(row) for row in data["blocks"]),
         cache_length=_int(data["cache_length"]),
         finish_reason=reason,
+        guesses=tuple(Guess(*_decided(row)) for row in data.get("guesses", ())),
     )
+
+
+def _decided(row: list[Any]) -> tuple[int, int, float]:
+    return _int(row[0]), _int(row[1]), _number(row[2], "confidence", 1)
+
+
+def _commit_from_row(row: list[Any]) -> Commit:
+    candidates = row[4] if len(row) > 4 else ()
+    pairs = tuple((_int(pair[0]), _number(pair[1], "confidence", 1)) for pair in candidates)
+    return Commit(*_decided(row), bool(_int(row[3])), pairs)
 
 
 def _block_from_row(row: list[Any]) -> BlockView:

@@ -39,6 +39,11 @@ class Model:
     def dtype(self) -> str:
         return str(self.net.embed_tokens.weight.dtype).removeprefix("torch.")
 
+    @property
+    def mask_ids(self) -> set[int | None]:
+        """The mask token, as the model and as its tokenizer know it."""
+        return {self.config.mask_id, self.tokenizer.mask_id}
+
     @cached_property
     def forbidden(self) -> Tensor:
         """(vocab_size,) booleans: rows of the head that are no token, and the mask token.
@@ -47,7 +52,7 @@ class Model:
         one.
         """
         never = torch.ones(self.config.vocab_size, dtype=torch.bool)
-        known = self.tokenizer.ids - {self.config.mask_id, self.tokenizer.mask_id}
+        known = self.tokenizer.ids - self.mask_ids
         never[[i for i in known if i < len(never)]] = False
         return never.to(self.device)
 

@@ -6,6 +6,7 @@ step, a block is a dict. Where the paper leaves a choice open, DESIGN section 4 
 compare with >=, confidence with >; at most one block a step; stop tokens end the growth.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,10 @@ def decode(
     tau_conf: float,
     max_active_blocks: int | None = None,
     early_stop: bool = False,
+    held: Mapping[int, int] | None = None,
 ) -> Run:
+    # Tokens given by place in the answer: they are there when their block is born.
+    given = {len(prompt) + place: token for place, token in (held or {}).items()}
     # Block 0 is the prompt: decoded from the start, its K/V not computed yet.
     blocks: dict[int, dict[str, Any]] = {
         0: {"tokens": dict(enumerate(prompt)), "fully": True, "cached": False}
@@ -55,21 +59,26 @@ def decode(
         return (size - len(masked(b))) / size
 
     def stops() -> list[int]:
-        answer = {p: t for b in blocks if b > 0 for p, t in blocks[b]["tokens"].items()}
+        answer = given | {p: t for b in blocks if b > 0 for p, t in blocks[b]["tokens"].items()}
         return sorted(p for p, token in answer.items() if token in stop_ids)
 
     while True:
         # 1. Grow.
-        added = None
-        last = max(blocks)
-        next_start = max(blocks[last]["tokens"]) + 1
-        unfinished = [b for b in blocks if masked(b)]
-        in_flight = last - unfinished[0] + 1 if unfinished else 0
-        room = max_active_blocks is None or in_flight < max_active_blocks
-        if next_start < limit and not stops() and ratio(last) >= tau_add and room:
-            added = last + 1
+        added: list[int] = []
+        while not added or not masked(added[-1]):
+            last = max(blocks)
+            next_start = max(blocks[last]["tokens"]) + 1
+            unfinished = [b for b in blocks if masked(b)]
+            in_flight = last - unfinished[0] + 1 if unfinished else 0
+            room = max_active_blocks is None or in_flight < max_active_blocks
+            over = bool(stops()) and stops()[0] < next_start
+            ahead = set(range(next_start, min([limit, *stops()]))) - given.keys()
+            if not ahead or over or ratio(last) < tau_add or not room:
+                break
+            added.append(last + 1)
             positions = range(next_start, min(next_start + block_size, limit))
-            blocks[added] = {"tokens": dict.fromkeys(positions), "fully": False, "cached": False}
+            tokens = {position: given.get(position) for position in positions}
+            blocks[last + 1] = {"tokens": tokens, "fully": False, "cached": False}
         # 2. Promote, for good.
         activated = []
         for b in sorted(blocks):
@@ -78,7 +87,7 @@ def decode(
                 if masked(b + 1):
                     activated.append(b + 1)
         # 3. Stop.
-        if not any(masked(b) for b in blocks) and added is None:
+        if not any(masked(b) for b in blocks) and not added:
             run.steps[-1]["finish"] = "stop" if stops() else "length"
             return run
         # 4. Forward everything.
@@ -101,6 +110,8 @@ def decode(
                 row = logits[position - 1 if logit_shift else position].clone()
                 row[mask_id] = -torch.inf
                 row[vocab_size:] = -torch.inf
+                if position < max(given, default=0):
+                    row[[i for i in stop_ids if i < vocab_size]] = -torch.inf
                 best = row.softmax(0).topk(2)
                 choices[position] = (int(best.indices[0]), float(best.values[0]))
                 if 0 < tau_conf < 1:
@@ -145,7 +156,8 @@ def decode(
         if early_stop and stops():
             first = stops()[0]
             blocks = {b: block for b, block in blocks.items() if min(block["tokens"]) <= first}
-            if not any(p < first for b in blocks for p in masked(b)):
+            decided = given | {p: t for b in blocks.values() for p, t in b["tokens"].items()}
+            if all(decided.get(position) is not None for position in range(first)):
                 run.steps[-1]["finish"] = "stop"
                 return run
 

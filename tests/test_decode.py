@@ -80,7 +80,7 @@ def test_commits_hold_plain_numbers(config: DecodeConfig, tokenizer: Tokenizer) 
     for event in stream(model_for(config, tokenizer), PROMPT, config):
         for commit in event.commits:
             kinds = [type(value) for value in vars(commit).values()]
-            assert kinds == [int, int, float, bool]
+            assert kinds == [int, int, float, bool, tuple]
 
 
 @pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)

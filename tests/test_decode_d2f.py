@@ -52,6 +52,7 @@ class Case:
     shift: bool
     seed: int
     stops: str
+    hold: tuple[tuple[int, int], ...] = ()
 
 
 RATIOS = st.sampled_from([0.05, 0.1, 0.25, 1 / 3, 0.5, 2 / 3, 0.9, 0.95, 1.0])
@@ -102,6 +103,7 @@ def slow_run(case: Case, model: Model, reference: PreTrainedModel) -> oracle.Run
         tau_conf=config.tau_conf,
         max_active_blocks=config.max_active_blocks,
         early_stop=config.early_stop,
+        held=dict(case.hold),
     )
 
 
@@ -124,7 +126,7 @@ def assert_same_schedule(events: list[StepEvent], run: oracle.Run) -> None:
         }
         assert blocks == step["blocks"]
         added = [index for index in blocks if index > seen]
-        assert added == ([] if step["added"] is None else [step["added"]])
+        assert added == step["added"]
         seen = max(seen, *blocks)
         commits = {c.position: (c.token_id, c.forced) for c in event.commits}
         assert commits == {p: (t, forced) for p, (t, _, forced) in step["committed"].items()}
@@ -138,6 +140,7 @@ def assert_final_rows(case: Case, net: Watched, events: list[StepEvent]) -> None
     kept = net.caches[-1]
     assert kept.length == events[-1].cache_length >= len(case.prompt)
     tokens = dict(enumerate(case.prompt))
+    tokens |= {len(case.prompt) + place: token for place, token in case.hold}
     tokens |= {c.position: c.token_id for event in events for c in event.commits}
     ids = torch.tensor([[tokens[position] for position in range(kept.length)]])
     total = len(case.prompt) + case.config.max_new_tokens
@@ -174,7 +177,7 @@ def check(case: Case, folder: Path) -> list[StepEvent]:
     # A tie within rounding error may fall either way in a correct implementation.
     assume(run.margin > 1e-4)
     net.windows.clear()
-    events = list(stream(model, case.prompt, case.config))
+    events = list(stream(model, case.prompt, case.config, hold=dict(case.hold)))
     assert net.windows == [event.window for event in events]
     assert_same_schedule(events, run)
     assert_progress(case, model, events)

@@ -24,7 +24,7 @@ from d2f.bench import suite
 from d2f.bench.report import text_report
 from d2f.config import CONFIGS, DecodeConfig
 from d2f.decode import RULES, trace_header
-from d2f.policy import KINDS, Kind, Plan
+from d2f.policy import KINDS, Held, Kind, Plan
 from d2f.tokenizer import Tokenizer
 
 PROMPT = [40, 41, 42]
@@ -40,11 +40,11 @@ class RandomOrder:
 
     cached = 0
 
-    def __init__(self, prompt_length: int, config: RandomConfig) -> None:
+    def __init__(self, prompt_length: int, config: RandomConfig, held: Held) -> None:
         self.limit = prompt_length + config.max_new_tokens
-        self.left = list(range(prompt_length, self.limit))
+        self.left = [p for p in range(prompt_length, self.limit) if p not in held.positions]
         random.Random(config.seed).shuffle(self.left)
-        self.stopped = False
+        self.stopped = bool(held.stops)
 
     def plan(self) -> Plan:
         return Plan((0, self.limit), self.left[-1:], None, 0)

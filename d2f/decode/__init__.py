@@ -1,6 +1,6 @@
 """Decoders: a generator from a prompt to one event a forward, by any kind of decoding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.commit import all_wanted, best, confident
@@ -16,15 +16,28 @@ RULES: dict[str, CommitRule] = {"d2f": confident, "ar": all_wanted, "vanilla": b
 __all__ = ["RULES", "generate", "prepare", "stream", "trace_header"]
 
 
-def stream(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> Iterator[StepEvent]:
+def stream(
+    model: Model,
+    prompt_ids: Sequence[int],
+    config: DecodeConfig,
+    *,
+    hold: Mapping[int, int] | None = None,
+    inspect: bool = False,
+) -> Iterator[StepEvent]:
     """Decode lazily, one event a forward; the config's type names the decoder.
 
     Input is checked at once; nothing is computed before the first ``next``. ``close()`` cancels.
 
+    Args:
+        hold: tokens of the answer that are given, by place: 0 is its first. No stop token is
+            decided before the last of them.
+        inspect: tell the guesses for what stays undecided, and what else was likely for each
+            decided token. Decides nothing otherwise, and costs some time.
+
     Raises:
-        InvalidInput: the model is of another kind, or the prompt cannot be decoded.
+        InvalidInput: the model is of another kind, or prompt or held tokens cannot be decoded.
     """
-    return decode(model, prompt_ids, config, RULES[decoder_name(config)])
+    return decode(model, prompt_ids, config, RULES[decoder_name(config)], hold, inspect)
 
 
 def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
@@ -44,8 +57,18 @@ def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
         raise LoadError(f"the steps cannot be compiled: {error}") from error
 
 
-def generate(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> Trace:
-    """Decode to the end; ``token_ids``, ``text`` and every metric are properties of the Trace."""
-    header = trace_header(model, prompt_ids, config)
-    trace = Trace(header, tuple(stream(model, prompt_ids, config)))
+def generate(
+    model: Model,
+    prompt_ids: Sequence[int],
+    config: DecodeConfig,
+    *,
+    hold: Mapping[int, int] | None = None,
+    inspect: bool = False,
+) -> Trace:
+    """Decode to the end; ``token_ids``, ``text`` and every metric are properties of the Trace.
+
+    Arguments and errors are those of :func:`stream`.
+    """
+    source = stream(model, prompt_ids, config, hold=hold, inspect=inspect)
+    trace = Trace(trace_header(model, prompt_ids, config, hold), tuple(source))
     return trace.with_text(model.tokenizer.decode(trace.token_ids))

@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
 import torch
@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
+from d2f.decode.held import held_tokens
 from d2f.errors import ComputeError, InvalidInput, shown
 from d2f.events import TraceHeader
 from d2f.model import Model
@@ -70,7 +71,12 @@ def new_generator(model: Model, seed: int) -> torch.Generator:
     return torch.Generator(model.device).manual_seed(seed)
 
 
-def trace_header(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) -> TraceHeader:
+def trace_header(
+    model: Model,
+    prompt_ids: Sequence[int],
+    config: DecodeConfig,
+    hold: Mapping[int, int] | None = None,
+) -> TraceHeader:
     """The header of a run that is about to start."""
     device = model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
@@ -87,6 +93,7 @@ def trace_header(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
             "transformers": transformers.__version__,
             **how_it_runs(model, config),
         },
+        held=held_tokens(model, config, hold),
     )
 
 

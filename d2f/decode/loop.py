@@ -4,7 +4,7 @@ Knows no decoder. Each step waits for the device once, where the decisions are r
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.common import check_finite, check_prompt, new_generator, now, read, token_ids
+from d2f.decode.held import held_positions, held_tokens, keep_going
 from d2f.decode.windows import open_windows
 from d2f.errors import InvalidInput
-from d2f.events import Commit, StepEvent
+from d2f.events import Commit, Guess, StepEvent
 from d2f.model import Model
-from d2f.nn.sampling import choose, forbid
-from d2f.policy import kind_of, policy_of
+from d2f.nn.sampling import choose, forbid, likeliest
+from d2f.policy import Held, Policy, kind_of, policy_of
 
 # From policy, settings and the (N,) confidences of the wanted positions, which of these commit, and
 # which of them were forced: (N,) booleans on the device.
@@ -26,12 +27,17 @@ CommitRule = Callable[[Any, Any, Tensor], tuple[Tensor, Tensor]]
 
 
 def decode(
-    model: Model, prompt_ids: Sequence[int], config: DecodeConfig, rule: CommitRule
+    model: Model,
+    prompt_ids: Sequence[int],
+    config: DecodeConfig,
+    rule: CommitRule,
+    hold: Mapping[int, int] | None = None,
+    inspect: bool = False,
 ) -> Iterator[StepEvent]:
     """One event a forward, lazily; the input is checked at once.
 
     Raises:
-        InvalidInput: the model is of another kind, or the prompt cannot be decoded.
+        InvalidInput: the model is of another kind, or prompt or held tokens cannot be decoded.
         ComputeError: in a step, whose event is not given: the model computed no numbers.
     """
     decoder = decoder_name(config)
@@ -41,16 +47,26 @@ def decode(
         raise InvalidInput(f"decoder {decoder!r} needs {needed} model; {model.name!r} is not one")
     ids = token_ids(prompt_ids)
     check_prompt(model, ids, config)
-    return _steps(model, ids, config, rule)
+    given = held_tokens(model, config, hold)
+    held = held_positions(model, len(ids), given)
+    policy = policy_of(len(ids), config, held)
+    # A causal model never reads what is undecided.
+    canvas = ids + [model.config.mask_id or 0] * config.max_new_tokens
+    for place, token_id in given:
+        canvas[len(ids) + place] = token_id
+    return _steps(model, canvas, policy, config, rule, held, inspect)
 
 
 def _steps(
-    model: Model, prompt_ids: list[int], config: DecodeConfig, rule: CommitRule
+    model: Model,
+    canvas: list[int],
+    policy: Policy,
+    config: DecodeConfig,
+    rule: CommitRule,
+    held: Held,
+    inspect: bool,
 ) -> Iterator[StepEvent]:
     started = now(model.device)
-    policy = policy_of(len(prompt_ids), config)
-    # A causal model never reads what is undecided.
-    canvas = prompt_ids + [model.config.mask_id or 0] * config.max_new_tokens
     generator = new_generator(model, config.seed)
     with open_windows(model, len(canvas), config) as windows:
         for step in count():
@@ -59,19 +75,16 @@ def _steps(
                 logits = windows.logits(canvas[slice(*plan.window)], plan.ends, plan.wanted)
                 windows.advance(plan.final)
                 logits, finite = forbid(logits, model.forbidden)
+                logits = keep_going(logits, plan.wanted, held, model.tokenizer.stop_ids)
                 tokens, confidence = choose(logits, config, generator)
                 confidence = confidence.where(finite, torch.nan)
                 commit, forced = rule(policy, config, confidence)
-                rows = read(tokens, confidence, commit, forced)
+                rows = read(
+                    tokens, confidence, commit, forced, *(likeliest(logits) if inspect else ())
+                )
             # On the host, where the confidences are now: a check on the device would wait again.
             check_finite([row[1] for row in rows], model.dtype)
-            commits = tuple(
-                Commit(position, int(token), value, bool(is_forced))
-                for position, (token, value, chosen, is_forced) in zip(
-                    plan.wanted, rows, strict=True
-                )
-                if chosen
-            )
+            commits = commits_of(plan.wanted, rows)
             for each in commits:
                 canvas[each.position] = each.token_id
             stops = [c.position for c in commits if c.token_id in model.tokenizer.stop_ids]
@@ -79,7 +92,45 @@ def _steps(
             reason = policy.finish_reason
             # Reading the decisions waited for the device.
             seconds = time.perf_counter() - started
-            yield StepEvent(step, seconds, plan.window, commits, blocks, policy.cached, reason)
+            yield StepEvent(
+                step,
+                seconds,
+                plan.window,
+                commits,
+                blocks,
+                policy.cached,
+                reason,
+                guesses_of(plan.wanted, rows) if inspect else (),
+            )
             started = time.perf_counter()
             if reason is not None:
                 return
+
+
+Rows = Sequence[Sequence[float]]
+"""Of each wanted position: token, confidence, whether it commits, whether it was forced; and in an
+inspected run ids and probabilities of the likeliest tokens."""
+
+
+def commits_of(wanted: Sequence[int], rows: Rows) -> tuple[Commit, ...]:
+    """What a step decided."""
+    return tuple(
+        Commit(position, int(token), value, bool(forced), pairs(likely))
+        for position, (token, value, chosen, forced, *likely) in zip(wanted, rows, strict=True)
+        if chosen
+    )
+
+
+def pairs(likely: Sequence[float]) -> tuple[tuple[int, float], ...]:
+    """Ids with their probabilities, from all ids followed by all probabilities."""
+    half = len(likely) // 2
+    return tuple(zip(map(int, likely[:half]), likely[half:], strict=True))
+
+
+def guesses_of(wanted: Sequence[int], rows: Rows) -> tuple[Guess, ...]:
+    """What a step would have decided for the positions it left undecided."""
+    return tuple(
+        Guess(position, int(token), value)
+        for position, (token, value, chosen, *_) in zip(wanted, rows, strict=True)
+        if not chosen
+    )

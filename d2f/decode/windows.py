@@ -55,17 +55,21 @@ class Windows:
 
 
 class FixedWindows(Windows):
-    """The same at fixed shapes; the prompt, of any length, is forwarded as it is."""
+    """The same at fixed shapes; what exceeds them, as most prompts, is forwarded as it is."""
 
-    def __init__(self, model: Model, space: Workspace, size: int) -> None:
+    def __init__(self, model: Model, space: Workspace, size: int, most: int) -> None:
         super().__init__(model, space.cache)
-        self.space, self.size = space, size
+        self.space, self.size, self.most = space, size, most
+        self.eager = True
 
     def logits(
         self, ids: Sequence[int], ends: Sequence[int] | None, positions: Sequence[int]
     ) -> Tensor:
         start = self.start
-        if start == 0:
+        # Held tokens can make a later window longer than any other.
+        self.eager = start == 0 or len(ids) > self.most
+        if self.eager:
+            self.predictor.last_final = self.space.states[:, :1]
             return super().logits(ids, ends, positions)
         visible = torch.tensor(ends or [start + len(ids)] * len(ids))
         self.space.forward(ids, start, visible, self.size)
@@ -74,7 +78,7 @@ class FixedWindows(Windows):
 
     def advance(self, rows: int) -> None:
         if rows:
-            window = self.hidden if self.start == 0 else self.space.states[:, 1:]
+            window = self.hidden if self.eager else self.space.states[:, 1:]
             self.space.states[:, 0] = window[:, rows - 1]
         self.space.cache.advance(rows)
 
@@ -90,4 +94,4 @@ def open_windows(model: Model, length: int, config: DecodeConfig) -> Iterator[Wi
     else:
         size, blocks = units(config)
         with model.fixed.workspace(length, size, blocks) as space:
-            yield FixedWindows(model, space, size)
+            yield FixedWindows(model, space, size, size * blocks)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from d2f.config import DecodeConfig
 
+CANDIDATES = 5  # of an inspected run, a position
+
 
 def forbid(logits: Tensor, forbidden: Tensor) -> tuple[Tensor, Tensor]:
     """Logits where the ids that (V,) ``forbidden`` names cannot be chosen.
@@ -38,6 +40,12 @@ def choose(
     noise = torch.empty_like(shaped).exponential_(1, generator=generator)
     tokens = (shaped.softmax(-1) / noise).argmax(-1, keepdim=True)
     return tokens[:, 0], probabilities.gather(-1, tokens)[:, 0]
+
+
+def likeliest(logits: Tensor) -> tuple[Tensor, ...]:
+    """The best tokens of (N, V) logits: (N,) ids, best first, then as many (N,) probabilities."""
+    best = logits.softmax(-1).topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
+    return (*best.indices.unbind(-1), *best.values.unbind(-1))
 
 
 def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:

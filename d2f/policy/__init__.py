@@ -18,10 +18,20 @@ from d2f.errors import InvalidInput
 from d2f.events import BlockView
 from d2f.policy.one_by_one import OneByOne
 from d2f.policy.pipelined import BlockPipeline, window_units
-from d2f.policy.plan import Plan
+from d2f.policy.plan import NOTHING_HELD, Held, Plan
 from d2f.policy.remasking import Remasking
 
-__all__ = ["KINDS", "BlockPipeline", "Kind", "OneByOne", "Plan", "Policy", "Remasking", "policy_of"]
+__all__ = [
+    "KINDS",
+    "BlockPipeline",
+    "Held",
+    "Kind",
+    "OneByOne",
+    "Plan",
+    "Policy",
+    "Remasking",
+    "policy_of",
+]
 
 
 class Policy(Protocol):
@@ -55,14 +65,15 @@ class Kind:
 
     Attributes:
         label: its name for people.
-        policy: makes the policy of an answer from the prompt's length and the settings.
+        policy: makes the policy of an answer from the prompt's length, the settings and the held
+            positions; raises ``InvalidInput`` if it cannot hold those.
         causal: it needs an autoregressive model; others need one with a mask token.
         units: rows a block and most blocks behind the prompt of its windows, which a compiled model
             pads to; None: it forwards the whole canvas each time, and caches nothing.
     """
 
     label: str
-    policy: Callable[[int, Any], Policy]
+    policy: Callable[[int, Any, Held], Policy]
     causal: bool
     units: Callable[[Any], tuple[int, int]] | None
 
@@ -85,6 +96,10 @@ def kind_of(decoder: str) -> Kind:
     return KINDS[decoder]
 
 
-def policy_of(prompt_length: int, config: DecodeConfig) -> Policy:
-    """A fresh policy for an answer to a prompt of that many tokens."""
-    return kind_of(decoder_name(config)).policy(prompt_length, config)
+def policy_of(prompt_length: int, config: DecodeConfig, held: Held = NOTHING_HELD) -> Policy:
+    """A fresh policy for an answer to a prompt of that many tokens.
+
+    Raises:
+        InvalidInput: this kind of decoding cannot hold those positions.
+    """
+    return kind_of(decoder_name(config)).policy(prompt_length, config, held)

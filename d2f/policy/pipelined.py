@@ -14,7 +14,7 @@ from itertools import pairwise, takewhile
 
 from d2f.config import D2FConfig
 from d2f.events import CACHED, COMPLETED, FULLY_ACTIVATED, SEMI_ACTIVATED, BlockView
-from d2f.policy.plan import Plan
+from d2f.policy.plan import NOTHING_HELD, Held, Plan
 
 
 @dataclass
@@ -44,12 +44,17 @@ class BlockPipeline:
     what the uncached blocks cost, however many lie behind them.
     """
 
-    def __init__(self, prompt_length: int, config: D2FConfig) -> None:
+    def __init__(self, prompt_length: int, config: D2FConfig, held: Held = NOTHING_HELD) -> None:
         self.config = config
+        self.held = held.positions
         self.prompt_length = prompt_length
         self.limit = prompt_length + config.max_new_tokens
         self.blocks = [Block(0, 0, prompt_length, COMPLETED)]
-        self.first_stop: int | None = None
+        self.first_stop = min(held.stops, default=None)
+        end = self.limit if self.first_stop is None else min(self.limit, self.first_stop)
+        while end - 1 in self.held:
+            end -= 1
+        self._open_end = end  # every position from here on is held, or behind a held stop token
         self.cached = 0
         self._first = 0  # the first uncached block
         self._in_flight: list[Block] = []
@@ -89,19 +94,26 @@ class BlockPipeline:
     def _may_grow(self) -> bool:
         last, cap = self.blocks[-1], self.config.max_active_blocks
         return (
-            last.end < self.limit
-            and self.first_stop is None
+            last.end < self._open_end
+            and (self.first_stop is None or last.end <= self.first_stop)
             and last.decoded_ratio >= self.config.tau_add
             and (cap is None or len(self.active) < cap)
         )
 
     def grow(self) -> None:
-        """Append at most one all-mask block; the last one may be shorter."""
-        if self._may_grow():
+        """Append at most one block with masks, behind any that are held whole.
+
+        The last one may be shorter.
+        """
+        while self._may_grow():
             start = self.blocks[-1].end
             end = min(start + self.config.block_size, self.limit)
             index = len(self.blocks)
-            self.blocks.append(Block(index, start, end, SEMI_ACTIVATED, list(range(start, end))))
+            masked = [position for position in range(start, end) if position not in self.held]
+            state = SEMI_ACTIVATED if masked else COMPLETED
+            self.blocks.append(Block(index, start, end, state, masked))
+            if masked:
+                return
 
     def promote(self) -> None:
         """Fully activate, for good, the successor of every block decoded to tau_act."""
@@ -143,7 +155,8 @@ class BlockPipeline:
         """ "stop" or "length" when nothing is left to decode, else None."""
         masked = self.masked
         if self.first_stop is not None and self.config.early_stop:
-            return None if masked and masked[0] < self.first_stop else "stop"
+            undecided = masked and masked[0] < self.first_stop
+            return None if undecided or self._may_grow() else "stop"
         if masked or self._may_grow():
             return None
         return "length" if self.first_stop is None else "stop"

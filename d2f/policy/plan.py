@@ -1,6 +1,17 @@
-"""What a policy asks of one forward."""
+"""What a policy is given, and what it asks of one forward."""
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Held:
+    """Positions that are decided before the first forward, and those of them with a stop token."""
+
+    positions: frozenset[int] = frozenset()
+    stops: frozenset[int] = frozenset()
+
+
+NOTHING_HELD = Held()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from d2f.config import VanillaConfig
 from d2f.events import BlockView
-from d2f.policy.plan import Plan
+from d2f.policy.plan import NOTHING_HELD, Held, Plan
 
 
 class Remasking:
@@ -17,12 +17,15 @@ class Remasking:
 
     cached = 0
 
-    def __init__(self, prompt_length: int, config: VanillaConfig) -> None:
+    def __init__(
+        self, prompt_length: int, config: VanillaConfig, held: Held = NOTHING_HELD
+    ) -> None:
         self.prompt_length = prompt_length
         self.limit = prompt_length + config.max_new_tokens
         self.block_size = config.block_size or config.max_new_tokens
-        self.masked = list(range(prompt_length, self.limit))
-        self.stopped = False
+        positions = range(prompt_length, self.limit)
+        self.masked = [position for position in positions if position not in held.positions]
+        self.stopped = bool(held.stops)
 
     def plan(self) -> Plan:
         block = (self.masked[0] - self.prompt_length) // self.block_size
