@@ -62,7 +62,8 @@ class Tokenizer:
 
     Attributes:
         ids: all that are a token's; there may be gaps between them.
-        end_id, pad_id, mask_id: the token that ends a turn, and two that not every tokenizer has.
+        end_id, pad_id: the token that ends a turn, and the one that fills up rows.
+        mask_id, start_id: two that not every tokenizer has; the last begins a text.
     """
 
     def __init__(self, folder: Path | str, stop_ids: Iterable[int] = ()) -> None:
@@ -72,6 +73,7 @@ class Tokenizer:
             self.end_id: int = self._hf.eos_token_id
             self.pad_id: int = self._hf.pad_token_id
             self.mask_id: int | None = self._hf.mask_token_id
+            self.start_id: int | None = self._hf.bos_token_id
             self._added = dict(self._hf.added_tokens_decoder)
             self.decode(self._hf.encode(SAMPLE, add_special_tokens=False))
             # What stands before a token keeps the space that it begins with.
@@ -112,12 +114,12 @@ class Tokenizer:
         self._refuse_special(_text(text))
         return self._ids(text, add_special_tokens=False)
 
-    def encode_raw(self, text: str) -> list[int]:
+    def encode_raw(self, text: str, *, start: bool = True) -> list[int]:
         """A prompt that a program wrote: in it special tokens' texts are these tokens.
 
-        The tokenizer adds what it puts at the start of every text, if anything.
+        ``start``: the tokenizer adds what it puts at the start of every text, if anything.
         """
-        return self._ids(_text(text), add_special_tokens=True)
+        return self._ids(_text(text), add_special_tokens=start)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """A conversation to the ids of a prompt, ready for the assistant's answer.
@@ -137,11 +139,26 @@ class Tokenizer:
         turns = [_turn(message) for message in messages]
         for turn in turns:
             self._refuse_special(turn["content"])
+        return self.encode_raw(self.chat_text(turns), start=False)
+
+    def chat_text(self, turns: Sequence[Message], *, begun: bool = False) -> str:
+        """What the chat template makes of a chat that a program wrote, for :meth:`encode_raw`.
+
+        ``begun``: the last turn is the beginning of the answer.
+
+        Raises:
+            InvalidInput: no template ships with the model, or it refuses the chat.
+        """
         if self._hf.chat_template is None:
             raise InvalidInput("this tokenizer has no chat template; encode plain text instead")
         with _stranger(InvalidInput, "the model's chat template refuses this chat"):
-            text = self._hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return self._ids(text, add_special_tokens=False)
+            text: str = self._hf.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=not begun,
+                continue_final_message=begun,
+            )
+        return text
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text; special tokens are left out."""

@@ -15,7 +15,7 @@ from tiny import Watched
 from d2f import Model, Trace
 from d2f.config import DecodeConfig
 from d2f.serve.service import Options, create_app
-from d2f.serve.stops import UpToStop
+from d2f.stops import UpToStop
 from d2f.tokenizer import Tokenizer
 
 

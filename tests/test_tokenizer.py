@@ -102,6 +102,32 @@ def test_a_raw_prompt_may_hold_special_tokens(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode_raw("hi<|end|>") == [*tokenizer.encode("hi"), tokenizer.end_id]
 
 
+def test_what_begins_every_text_is_added_to_a_raw_prompt_or_not(
+    tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    for path in tokenizer_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    raw = json.loads((tmp_path / "tokenizer.json").read_text())
+    start = {"id": SPECIAL[PAD], "ids": [PAD], "tokens": [SPECIAL[PAD]]}
+    special = {"SpecialToken": {"id": SPECIAL[PAD], "type_id": 0}}
+    raw["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [special, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {SPECIAL[PAD]: start},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.encode_raw("hi") == [PAD, *tokenizer.encode("hi")]
+    assert tokenizer.encode_raw("hi", start=False) == tokenizer.encode("hi")
+
+
+def test_the_text_of_a_chat_ends_where_its_answer_begins_or_goes_on(tokenizer: Tokenizer) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well"}]
+    assert tokenizer.chat_text(turns[:1]) == "<|user|>hi<|end|><|assistant|>"
+    assert tokenizer.chat_text(turns, begun=True) == "<|user|>hi<|end|><|assistant|>Well"
+
+
 def test_an_unknown_role_is_refused(tokenizer):
     with pytest.raises(ValueError, match="role must be .*'narrator'"):
         tokenizer.encode_chat([{"role": "narrator", "content": "Once"}])

@@ -5,14 +5,15 @@ from d2f.cli.program import program, starting
 with starting():
     import argparse
     import sys
-    from collections.abc import Iterator, Mapping, Sequence
-    from dataclasses import asdict, replace
+    from collections.abc import Mapping, Sequence
+    from dataclasses import asdict
     from pathlib import Path
     from typing import Any
 
     import torch
     from tqdm import tqdm
 
+    from d2f.bench.lanes import entries, swept
     from d2f.bench.report import text_report
     from d2f.bench.suite import (
         Lane,
@@ -28,11 +29,10 @@ with starting():
     )
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
     from d2f.checkpoints.load import load_model
-    from d2f.cli.options import Parser, add_engine_options, apply_settings, chosen_options
+    from d2f.cli.options import Parser, add_engine_options, chosen_options
     from d2f.cli.output import check_output, write_output
     from d2f.config import CONFIGS
     from d2f.decode.common import how_it_runs
-    from d2f.errors import InvalidInput
     from d2f.machine import default_dtype, machine, versions
     from d2f.strict_json import to_json
     from d2f.tasks import TASKS, Problem
@@ -113,54 +113,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def overrides(option: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """``["d2f.tau_conf=0.85"]`` to pairs ``("d2f.tau_conf", "0.85")``."""
-    for text in texts:
-        target, equals, value = text.partition("=")
-        if not equals or target.partition(".")[0] not in CONFIGS:
-            decoders = ", ".join(CONFIGS)
-            raise InvalidInput(f"{option} must begin with one of {decoders}, got {text!r}")
-        yield target, value
-
-
 def make_lanes(args: argparse.Namespace) -> list[Lane]:
     """The suite's lanes with what the command line changes; ``ValueError`` for what cannot be."""
     known = (PAIRS | PUBLISHED_PAIRS)[args.suite].lanes
-    decoders = list(dict.fromkeys(args.decoders or known))
-    models = dict(overrides("--model", args.model))
-    settings: dict[str, dict[str, str]] = {}
-    for target, value in overrides("--set", args.set):
-        decoder, _, name = target.partition(".")
-        settings.setdefault(decoder, {})[name] = value
-    for decoder in [*decoders, *models, *settings]:
-        if decoder not in known or decoder not in decoders:
-            raise InvalidInput(f"decoder {decoder!r} is not in this run of {', '.join(decoders)}")
-    configs = {d: apply_settings(known[d][1], settings.get(d, {})) for d in decoders}
-    check_configs(configs)
+    base = entries(known, args.decoders or list(known), args.model, args.set)
+    check_configs({entry.decoder: entry.config for entry in base})
+    every = [*base, *swept(base, args.sweep)]
     engine = chosen_options(args, default_dtype(args.device, embedded=args.suite in PAIRS))
-    lanes = [
+    models = {name: load_model(name, **asdict(engine)) for name in {e.model: None for e in every}}
+    return [
         Lane(
-            decoder=decoder,
-            model=load_model(models.get(decoder, known[decoder][0]), **asdict(engine)),
-            config=configs[decoder],
-            problems=args.vanilla_problems if decoder == "vanilla" else args.problems,
+            decoder=entry.decoder,
+            model=models[entry.model],
+            config=entry.config,
+            problems=args.vanilla_problems if entry.decoder == "vanilla" else args.problems,
         )
-        for decoder in decoders
+        for entry in every
     ]
-    return [*lanes, *sweeps(lanes, args.sweep)]
-
-
-def sweeps(lanes: Sequence[Lane], texts: Sequence[str]) -> Iterator[Lane]:
-    """The lanes that ``--sweep`` adds to those of the suite."""
-    base = {lane.decoder: lane for lane in lanes}
-    for target, values in overrides("--sweep", texts):
-        decoder, _, setting = target.partition(".")
-        if decoder not in base:
-            raise InvalidInput(f"decoder {decoder!r} is not in this run of {', '.join(base)}")
-        for value in values.split(","):
-            config = apply_settings(base[decoder].config, {setting: value})
-            if config != base[decoder].config:
-                yield replace(base[decoder], config=config)
 
 
 def get_ready(lanes: Sequence[Lane], asked: Asked, seed: int) -> None:

@@ -129,11 +129,17 @@ def solve(lane: Lane, problem: Problem) -> Outcome:
 
 def _prompt(lane: Lane, problem: Problem) -> tuple[list[int], DecodeConfig]:
     prompt_ids = lane.model.tokenizer.encode_chat([{"role": "user", "content": problem.prompt}])
-    room = lane.model.config.max_length - len(prompt_ids)
-    # The vanilla canvas ends where the context does; for the others max_new_tokens is the rule.
-    if isinstance(lane.config, VanillaConfig) and room < lane.config.max_new_tokens:
-        return prompt_ids, replace(lane.config, max_new_tokens=room)
-    return prompt_ids, lane.config
+    return prompt_ids, fitted(lane.config, lane.model.config.max_length - len(prompt_ids))
+
+
+def fitted(config: DecodeConfig, room: int) -> DecodeConfig:
+    """The settings for a prompt that leaves ``room`` tokens of the context.
+
+    The vanilla canvas ends where the context does; for the others max_new_tokens is the rule.
+    """
+    if isinstance(config, VanillaConfig) and 0 < room < config.max_new_tokens:
+        return replace(config, max_new_tokens=room)
+    return config
 
 
 def rows(lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> list[Row]:

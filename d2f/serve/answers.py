@@ -4,7 +4,7 @@ import time
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from d2f.serve.stops import Said
+from d2f.stops import Said
 from d2f.strict_json import to_json
 
 DONE = b"data: [DONE]\n\n"

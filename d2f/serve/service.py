@@ -46,8 +46,8 @@ from d2f.serve.protocol import (
     parse,
 )
 from d2f.serve.refused import Refused, about, answer_errors, errors_told, refusal
-from d2f.serve.stops import Said, spoken
 from d2f.serve.worker import Busy, Job, Worker
+from d2f.stops import Said, spoken
 from d2f.strict_json import to_json
 from d2f.tokenizer import Tokenizer
 

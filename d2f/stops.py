@@ -1,6 +1,6 @@
 """The text of an answer as a client gets it: as far as it is readable, up to a stop sequence.
 
-Knows nothing of HTTP and of OpenAI's objects.
+Knows nothing of servers and of evaluations, which both use it.
 """
 
 from bisect import bisect_left
