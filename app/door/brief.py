@@ -26,13 +26,14 @@ class Brief(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written, by whichever handler asks."""
-        if not hasattr(record, "written"):
-            record.written = self._quota.take(_kind(record))
-            if record.written:
+        seen = vars(record)
+        if "written" not in seen:
+            seen["written"] = self._quota.take(_kind(record))
+            if seen["written"]:
                 self._shorten(record)
             else:
                 self._left_out += 1
-        return bool(record.written)
+        return bool(seen["written"])
 
     def _shorten(self, record: logging.LogRecord) -> None:
         message = cut(record.getMessage(), MAX_MESSAGE)

@@ -109,6 +109,7 @@ def _function(name: str, blocks: gr.Blocks) -> BlockFunction:
 
 def _check_named(function: BlockFunction, values: dict[str, Any]) -> None:
     """Values by their names."""
+    assert function.fn is not None  # the page has no function in the browser alone
     parameters = {
         name: parameter.default is inspect.Parameter.empty
         for name, parameter in inspect.signature(function.fn).parameters.items()

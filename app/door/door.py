@@ -126,10 +126,10 @@ def stay(stays: ExitStack, path: Sequence[str], request: Request, line: Line) ->
                 raise Refused(404, "Nothing waits for this session, or nobody listened in time.")
             stays.enter_context(line.listening(session))
         case ["call", _, event] | ["call", "v2", _, event]:
-            session = line.session_of(check_name("event_id", event))
-            if session is None:
+            owner = line.session_of(check_name("event_id", event))
+            if owner is None:
                 raise Refused(404, "There is no such event, or nobody listened in time.")
-            stays.enter_context(line.listening(session))
+            stays.enter_context(line.listening(owner))
         case [name, *_] if name in CLOSED:
             raise Refused(404, "There is no such address here.")
 

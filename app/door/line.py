@@ -63,11 +63,11 @@ class Line:
         self._listening: Counter[str] = Counter()
         self._present: Counter[str] = Counter()
         self._heard: dict[str, float] = {}
-        queue.push = self.push
+        queue.push = self.push  # type: ignore[method-assign]  # Gradio offers no other way in
 
     def close(self) -> None:
         """Leaves the queue as it was."""
-        self._queue.push = self._push
+        self._queue.push = self._push  # type: ignore[method-assign]
 
     async def push(self, body: Any, request: fastapi.Request, username: str | None) -> Any:
         """As Gradio's.

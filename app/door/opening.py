@@ -28,9 +28,9 @@ async def opened(app: App) -> AsyncIterator[None]:
     queue = app.get_blocks()._queue
     queue.ANALYTICS_MAX_EVENTS = 1  # Gradio sums up every event that it keeps after each one
     line = app.state.line = Line(queue)
-    app.state_holder = Sessions(app.get_blocks(), line.is_open)
+    sessions = app.state_holder = Sessions(app.get_blocks(), line.is_open)
     with brief_log():
-        sweeper = asyncio.create_task(_sweep(app))
+        sweeper = asyncio.create_task(_sweep(app, line, sessions))
         try:
             yield
         finally:
@@ -38,12 +38,12 @@ async def opened(app: App) -> AsyncIterator[None]:
             line.close()
 
 
-async def _sweep(app: App) -> None:
+async def _sweep(app: App, line: Line, sessions: Sessions) -> None:
     while True:
         await asyncio.sleep(SWEEP)
         try:
-            await app.state.line.sweep()
-            app.state_holder.sweep()
+            await line.sweep()
+            sessions.sweep()
             app.iterators_to_reset &= app.get_blocks()._queue.event_ids_to_events.keys()
         except Exception as error:
             words(error)  # logged; the next round may do better

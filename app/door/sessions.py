@@ -37,7 +37,8 @@ class Session(SessionState):
     """
 
     def __init__(self, blocks: gr.Blocks) -> None:
-        super().__init__(SimpleNamespace(default_config=blocks.default_config, blocks={}))
+        bare: Any = SimpleNamespace(default_config=blocks.default_config, blocks={})
+        super().__init__(bare)
         self.blocks_config = blocks.default_config  # not a copy
 
     def __getitem__(self, key: int) -> Any:
@@ -55,10 +56,10 @@ class Session(SessionState):
     def _update_value_in_config(self, key: int, value: Any) -> None:
         pass
 
-    @property
-    def size(self) -> int:
-        """Bytes of the states."""
-        return sum(len(each) for each in self.state_data.values() if isinstance(each, Packed))
+
+def state_bytes(session: SessionState) -> int:
+    """Bytes of a session's states."""
+    return sum(len(each) for each in session.state_data.values() if isinstance(each, Packed))
 
 
 class Sessions(StateHolder):
@@ -92,7 +93,7 @@ class Sessions(StateHolder):
                 self.time_last_used[session_id] = now
             elif (now - used).total_seconds() >= KEPT:
                 self._drop(session_id)
-        while sum(session.size for session in self.session_data.values()) > MAX_BYTES:
+        while sum(map(state_bytes, self.session_data.values())) > MAX_BYTES:
             self._drop_one()
 
     def _drop_one(self) -> None:

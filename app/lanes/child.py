@@ -51,6 +51,7 @@ class Child:
                 self._run(compute(*asked, self._stop.is_set))
 
     def _run(self, steps: Generator[Any, None, None]) -> None:
+        last: tuple[str, Any]
         try:
             for step in steps:
                 self._say(STEP, step)

@@ -32,6 +32,7 @@ from .transformers import Reference, generate_steps, warm_reference
 WARM_UP_TOKENS = 32
 WARM_UP_BLOCKS = 4  # so that windows of several blocks have run as well
 BEGIN = 10.0  # seconds that a server of events has to accept a run
+Decoding = Model | Reference | Server
 Texts = Callable[[StepEvent], Mapping[int, str]]  # of a step, by position
 
 
@@ -253,8 +254,7 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
 
     It never raises: a server that does not do its part gives a lane that ends with a ``failure``.
     """
-    kind = ChatReader if server.protocol == "chat" else EventsReader
-    reader = kind(server, chat, config)
+    reader = _reader(server, chat, config)
     feed = Feed(server, reader)
     if isinstance(reader, EventsReader) and not reader.accepted(feed, BEGIN):
         text = f"The server at {server.host} did not begin in {BEGIN:g} seconds."
@@ -271,6 +271,15 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
     if isinstance(reader, ChatReader):
         return replace(lane, counted=reader.counted, spoken=reader.spoken)
     return replace(lane, placed=lambda: reader.placed_texts)
+
+
+def _reader(
+    server: Server, chat: Sequence[Message], config: DecodeConfig
+) -> ChatReader | EventsReader:
+    if server.protocol == "events":
+        return EventsReader(server, chat, config)
+    assert isinstance(config, ARConfig)  # a server of chats decodes one token after the other
+    return ChatReader(server, chat, config)
 
 
 def models_in(folder: Path) -> list[str]:
@@ -341,42 +350,38 @@ def pair_lanes(question: Question, host: Host) -> list[Lane]:
     pair = replace(question.pair, config=question.config)
     runners = pair.runners if isinstance(pair, RivalPair) else {}
     models = [
-        _loaded(name, decoder, runners.get(decoder), host)
+        _decoding(name, decoder, runners.get(decoder), host)
         for name, decoder in zip(question.models, RACING, strict=True)
     ]
     conversation = _fitting(question, models) if question.drop_oldest else question.conversation
     lanes: dict[int, Lane] = {}
     # Those of another machine last: their requests go out when nothing here can fail any more.
-    for i in sorted(range(len(RACING)), key=lambda i: models[i] is None):
+    for i in sorted(range(len(RACING)), key=lambda i: isinstance(models[i], Server)):
         decoder = RACING[i]
         chat, config = conversation.messages(i, question.prompt), pair.lanes[decoder][1]
-        lanes[i] = _lane(decoder.upper(), models[i] or runners[decoder], chat, config)
+        lanes[i] = _lane(decoder.upper(), models[i], chat, config)
     return [lanes[i] for i in range(len(RACING))]
 
 
-def _loaded(name: str, decoder: str, runner: Runner | None, host: Host) -> Model | Reference | None:
-    """What decodes a lane here; None where another machine does."""
+def _decoding(name: str, decoder: str, runner: Runner | None, host: Host) -> Decoding:
+    """The model that decodes a lane here, or the server that does elsewhere."""
     if isinstance(runner, Server):
-        return None
+        return runner
     if isinstance(runner, Transformers):
         return warm_reference(found_model(name, host), host.engine.device, host.engine.dtype)
     return warm_model(name, decoder, host)
 
 
-def _lane(
-    name: str,
-    decoded_by: Model | Reference | Server,
-    chat: Sequence[Message],
-    config: DecodeConfig,
-) -> Lane:
+def _lane(name: str, decoded_by: Decoding, chat: Sequence[Message], config: DecodeConfig) -> Lane:
     if isinstance(decoded_by, Server):
         return remote_lane(name, decoded_by, chat, config)
     if isinstance(decoded_by, Reference):
+        assert isinstance(config, ARConfig)  # all that generate does here
         return reference_lane(name, decoded_by, chat, config)
     return live_lane(name, decoded_by, chat, config)
 
 
-def _fitting(question: Question, models: Sequence[Model | Reference | None]) -> Conversation:
+def _fitting(question: Question, models: Sequence[Decoding]) -> Conversation:
     """The conversation without as many of its oldest turns as the models' contexts demand.
 
     What a model on another machine can hold is not known here.
@@ -387,7 +392,7 @@ def _fitting(question: Question, models: Sequence[Model | Reference | None]) -> 
         + question.config.max_new_tokens
         <= (model.max_length if isinstance(model, Reference) else model.config.max_length)
         for i, model in enumerate(models)
-        if model is not None
+        if not isinstance(model, Server)
     ):
         conversation = conversation.latest(len(conversation.turns) - 1)
     return conversation

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import count
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 import torch
 import transformers
@@ -45,7 +46,7 @@ class Reference:
     """A model of transformers' own class with its tokenizer."""
 
     name: str
-    net: PreTrainedModel
+    net: Any  # a PreTrainedModel that can generate: no one class of transformers says both
     tokenizer: Tokenizer
 
     @property
@@ -78,7 +79,7 @@ def warm_reference(name: str, device: str, dtype: str) -> Reference:
     known = PUBLISHED.get(name)
     folder = snapshot(known.repo.id, known.repo.revision) if known else model_folder(name)
     try:
-        net = AutoModelForCausalLM.from_pretrained(
+        net: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=DTYPES[dtype], local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:

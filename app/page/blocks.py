@@ -4,7 +4,7 @@ The one place where failures of handlers are told, those of values that Gradio c
 """
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from textwrap import shorten
 from typing import Any
@@ -30,7 +30,7 @@ class ToldBlocks(gr.Blocks):
     """
 
     async def process_api(
-        self, block_fn: BlockFunction, *args: Any, **kwargs: Any
+        self, block_fn: BlockFunction | int, *args: Any, **kwargs: Any
     ) -> dict[str, Any]:
         """As in Gradio, but what fails is a ``gr.Error`` with words, logged if need be."""
         try:
@@ -42,13 +42,15 @@ class ToldBlocks(gr.Blocks):
 
     async def call_function(
         self,
-        block_fn: BlockFunction,
+        block_fn: BlockFunction | int,
         processed_input: list[Any],
         iterator: AsyncIterator[Any] | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """As in Gradio, but a handler that draws on the board tells there why it failed."""
+        if isinstance(block_fn, int):
+            block_fn = self.fns[block_fn]
         call = partial(super().call_function, block_fn, processed_input, iterator, *args, **kwargs)
         board = next((each for each in block_fn.outputs if isinstance(each, RaceBoard)), None)
         if board is None or iterator is not None:
@@ -87,10 +89,13 @@ class ToldBlocks(gr.Blocks):
 
 def value_names(block_fn: BlockFunction) -> list[str]:
     """What a function's values are, in order: the names of its parameters, or labels of a form."""
+    assert block_fn.fn is not None  # the page has no function in the browser alone
     asked = [name for name, _, _, _ in get_function_params(block_fn.fn)]
     if len(asked) == len(block_fn.inputs):
         return asked
-    return [str(block.label or block.get_block_name()) for block in block_fn.inputs]
+    return [
+        str(getattr(block, "label", None) or block.get_block_name()) for block in block_fn.inputs
+    ]
 
 
 def _on_board(board: RaceBoard, run: bool, error: Exception) -> dict[Component, str]:
@@ -102,7 +107,9 @@ class ToldSteps:
     """The steps of a handler; if one fails, the last one tells so. None: no more steps."""
 
     def __init__(
-        self, steps: AsyncIterator[Any] | None, tell: Callable[[Exception], dict[Component, str]]
+        self,
+        steps: AsyncGenerator[Any, Any] | None,
+        tell: Callable[[Exception], dict[Component, str]],
     ) -> None:
         self._steps, self._tell = steps, tell
 

@@ -147,7 +147,8 @@ def _times(trace: Trace) -> list[float]:
 
 def _readable(trace: Trace) -> list[int]:
     """Tokens of the answer that stand without a gap, after every forward."""
-    canvas, counts = set(), []
+    canvas: set[int] = set()
+    counts: list[int] = []
     start, tokens = len(trace.header.prompt_ids), 0
     for event in trace.events:
         canvas.update(commit.position for commit in event.commits)

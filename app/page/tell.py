@@ -162,7 +162,8 @@ def check_compiled(default: D2FConfig, config: D2FConfig) -> None:
 def read_settings(pair: Pair, values: Sequence[Any]) -> D2FConfig:
     """The pair's settings with the visitor's values; whole floats of a form become integers."""
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    config = replace(pair.config, **dict(zip(SETTINGS, whole, strict=True)))
+    changes: dict[str, Any] = dict(zip(SETTINGS, whole, strict=True))
+    config = replace(pair.config, **changes)
     check_settings(config)
     return config
 

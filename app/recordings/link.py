@@ -25,7 +25,7 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
-from d2f.config import CONFIGS, D2FConfig, DecodeConfig, config_from_dict
+from d2f.config import CONFIGS, MAX_TOKENS, D2FConfig, DecodeConfig, config_from_dict
 from d2f.events import DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy import policy_of
 from d2f.strict_json import to_json
@@ -38,7 +38,6 @@ from .recording import (
     MAX_BLOCK_VIEWS,
     MAX_LANES,
     MAX_PROMPT_TOKENS,
-    MAX_TOKENS,
     RecordedLane,
     Recording,
     RecordingError,

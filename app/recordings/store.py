@@ -180,8 +180,11 @@ class SqliteStore:
 class Scheduler(Protocol):
     """What is used of huggingface_hub's CommitScheduler, which uploads a folder now and then."""
 
-    folder_path: Path
-    lock: AbstractContextManager[Any]
+    @property
+    def folder_path(self) -> Path: ...
+
+    @property
+    def lock(self) -> AbstractContextManager[Any, Any]: ...
 
 
 class Download(Protocol):
