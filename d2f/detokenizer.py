@@ -5,7 +5,7 @@ Knows nothing of models, decoders or screens.
 
 import codecs
 
-from d2f.events import StepEvent
+from d2f.events import StepEvent, TraceHeader
 from d2f.tokenizer import Tokenizer
 
 
@@ -15,10 +15,10 @@ class ReadableText:
     Decoders commit in any order; readable is what lies before the first gap and the first stop.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, header: TraceHeader) -> None:
         self._tokenizer = tokenizer
-        self._canvas: dict[int, int] = {}
-        self._next = prompt_length
+        self._canvas = header.given
+        self._next = len(header.prompt_ids)
         self._ids: list[int] = []
         self._shown = ""
 

@@ -118,6 +118,11 @@ class TraceHeader:
     def decoder(self) -> str:
         return decoder_name(self.config)
 
+    @property
+    def given(self) -> dict[int, int]:
+        """Held token ids by absolute position."""
+        return {len(self.prompt_ids) + place: token_id for place, token_id in self.held}
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -134,9 +139,9 @@ class Trace:
     @cached_property
     def canvas(self) -> dict[int, int]:
         """Token by absolute position, everything held or committed."""
-        first = len(self.header.prompt_ids)
-        held = {first + place: token_id for place, token_id in self.header.held}
-        return held | {c.position: c.token_id for event in self.events for c in event.commits}
+        return self.header.given | {
+            c.position: c.token_id for event in self.events for c in event.commits
+        }
 
     @cached_property
     def token_ids(self) -> tuple[int, ...]:
@@ -168,8 +173,8 @@ class Trace:
     @property
     def ttft(self) -> float:
         """Time to first token: seconds until the first answer position is decided."""
-        held = {place for place, _ in self.header.held}
-        first = len(self.header.prompt_ids) + next(p for p in count() if p not in held)
+        given = self.header.given
+        first = next(p for p in count(len(self.header.prompt_ids)) if p not in given)
         elapsed = 0.0
         for event in self.events:
             elapsed += event.seconds

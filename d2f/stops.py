@@ -70,7 +70,7 @@ def spoken(
     ``tokens`` are those of the run, its stop token included; of an answer that a stop sequence
     ends, those whose text is at least partly in it.
     """
-    readable, until = ReadableText(tokenizer, len(header.prompt_ids)), UpToStop(stops)
+    readable, until = ReadableText(tokenizer, header), UpToStop(stops)
     events: list[StepEvent] = []
     kept = ""
     with closing(source):
@@ -81,13 +81,14 @@ def spoken(
                 kept += text
                 yield Said(text)
                 continue
-            ids = Trace(header, tuple(events)).token_ids
+            trace = Trace(header, tuple(events))
+            ids = trace.token_ids
             if not until.met:
                 text += until.add(readable.rest(tokenizer.decode(ids))) + until.rest()
             if until.met:
                 yield Said(text, "stop", _tokens_of(kept + text, ids, tokenizer))
             else:
-                yield Said(text, event.finish_reason, len(ids))
+                yield Said(text, event.finish_reason, trace.tokens)
             return
 
 

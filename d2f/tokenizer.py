@@ -114,6 +114,14 @@ class Tokenizer:
         self._refuse_special(_text(text))
         return self._ids(text, add_special_tokens=False)
 
+    def encode_within(self, text: str) -> list[int]:
+        """Plain text to ids as it stands in the middle of an answer.
+
+        At the start of a text SentencePiece would add the space of a word.
+        """
+        line, ids = self.encode("\n"), self.encode("\n" + text)
+        return ids[len(line) :] if ids[: len(line)] == line else self.encode(text)
+
     def encode_raw(self, text: str, *, start: bool = True) -> list[int]:
         """A prompt that a program wrote: in it special tokens' texts are these tokens.
 

@@ -10,7 +10,7 @@ with starting():
     import signal
     import sys
     from collections.abc import Iterator, Sequence
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
     from io import TextIOWrapper
     from pathlib import Path
     from types import FrameType
@@ -41,6 +41,7 @@ with starting():
     from d2f.decode import prepare, trace_header
     from d2f.detokenizer import ReadableText
     from d2f.errors import InvalidInput
+    from d2f.infill import infill
     from d2f.machine import default_dtype
     from d2f.memory import find_device
     from d2f.model_files import read_json
@@ -56,6 +57,8 @@ examples:
   python -m d2f generate --model mini-d2f --prompt "Tom has 3 apples and buys 4 more. How many?"
   python -m d2f generate --model mini-ar --prompt "Solve 3x + 4 = 19." --json
   python -m d2f generate --model mini-d2f --prompt - --tau-conf 0.8 --trace run.json < question.txt
+  python -m d2f generate --model mini-d2f --prompt "Solve 3x + 4 = 19." \\
+      --infill "Subtract 4 from both sides: 3x = _______."
   python -m d2f generate --model ./my-model --adapter ./my-lora --dtype bfloat16 --prompt "Hello"
 
 Exit status: 0 done, 1 the output's reader went away, 2 bad input or a model that computes no
@@ -79,6 +82,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--adapter",
         metavar="PLACE",
         help="a PEFT LoRA adapter to merge: a folder, or an id of the hub",
+    )
+    parser.add_argument(
+        "--infill",
+        metavar="TEXT",
+        help="the answer with gaps to fill: two or more underscores in a row, one a token. "
+        "AR can fill one at the end only",
     )
     add_engine_options(parser)
     parser.add_argument(
@@ -127,12 +136,19 @@ def set_up(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepE
     """All that can be refused is refused here, the cheapest checks first."""
     check_output("--trace", args.trace)
     find_device(args.device)
+    if args.infill is not None and "max_new_tokens" in given_settings(args):
+        raise InvalidInput("--infill says how long the answer is; leave --max-new-tokens out")
     config = chosen_config(args)
     prompt = read_prompt(args.prompt)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
     model = load_model(args.model, adapter=args.adapter, **asdict(chosen_options(args, dtype)))
     prompt_ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
-    header, source = trace_header(model, prompt_ids, config), stream(model, prompt_ids, config)
+    hold: dict[int, int] = {}
+    if args.infill is not None:
+        hold, length = infill(model.tokenizer, plain_text(args.infill))
+        config = replace(config, max_new_tokens=length)
+    source = stream(model, prompt_ids, config, hold=hold)
+    header = trace_header(model, prompt_ids, config, hold)
     prepare(model, len(prompt_ids), config)
     return model, header, source
 
@@ -204,7 +220,7 @@ def run(
     args: argparse.Namespace, model: Model, header: TraceHeader, source: Iterator[StepEvent]
 ) -> int:
     """Decode and tell; a trace asked for is written even when the run is cut short."""
-    readable = ReadableText(model.tokenizer, len(header.prompt_ids))
+    readable = ReadableText(model.tokenizer, header)
     events, interrupted = follow(source, readable, show=not args.json)
     trace = Trace(header, tuple(events))
     trace = trace.with_text(model.tokenizer.decode(trace.token_ids))

@@ -92,6 +92,7 @@ def _one_prompt(value: Any) -> Any:
 
 Text = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(plain_text)]
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(max_length=MAX_TEXT)]
+Pair = Annotated[tuple[int, int], Field(strict=False)]
 Stops = list[Annotated[str, Field(max_length=MAX_STOP)]]
 NoTools = Annotated[Any, _only("this service calls no tools", [])]
 NoChoice = Annotated[Any, _only("this service calls no tools", "none", "auto")]
@@ -146,6 +147,7 @@ Chat = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)
 class _Asked(_Strict):
     """What both kinds of completions share; ``settings`` are the decoder's own, by name.
 
+    ``infill`` is the answer with gaps (:mod:`d2f.infill`), which says how long it is.
     What is left out takes the service's defaults. ``source`` is the field that holds the prompt.
     """
 
@@ -161,6 +163,7 @@ class _Asked(_Strict):
     seed: int | None = None
     stop: Annotated[Stops, _up_to(4)] = []
     settings: dict[str, Any] = {}
+    infill: Text | None = None
     # No effect, whatever the value: they name the caller, or ask for another service's conduct.
     user: Any = None
     metadata: Any = None
@@ -260,11 +263,18 @@ class CompletionRequest(_Asked):
 
 
 class EventsRequest(_Strict):
-    """The body of ``/v1/events``: a chat, and settings of ``decoder`` (None: the service's)."""
+    """The body of ``/v1/events``: a chat, and settings of ``decoder`` (None: the service's).
+
+    ``hold`` has pairs of place in the answer and token id, ``infill`` the answer with gaps; one of
+    them at most. ``inspect`` asks for guesses and candidates.
+    """
 
     messages: Chat
     decoder: str | None = None
     config: dict[str, Any] = {}
+    hold: Annotated[list[Pair], Field(max_length=MAX_TEXT)] = []
+    infill: Text | None = None
+    inspect: bool = False
 
     def chat(self) -> list[Message]:
         return [message.plain() for message in self.messages]

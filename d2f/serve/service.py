@@ -12,20 +12,18 @@ Requests are decoded one after the other. A client that closes its connection st
 one step. Knows no decoding rule and no command line.
 """
 
-import asyncio
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import JSONResponse, Response
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
 from d2f.checkpoints.load import load_model
@@ -34,28 +32,25 @@ from d2f.decode import generate, prepare, stream, trace_header
 from d2f.detokenizer import TokenTexts
 from d2f.errors import InvalidInput
 from d2f.events import StepEvent, Trace, TraceHeader, event_to_dict
+from d2f.infill import infill
 from d2f.model import Model
 from d2f.run_options import RunOptions
-from d2f.serve.answers import DONE, Answer, ChatAnswer, TextAnswer, sse
+from d2f.serve.answers import Answer, ChatAnswer, TextAnswer, sse
 from d2f.serve.protocol import (
-    MAX_BODY,
     ChatRequest,
     CompletionRequest,
     EventsRequest,
     configured,
     parse,
 )
-from d2f.serve.refused import Refused, about, answer_errors, errors_told, refusal
+from d2f.serve.refused import Refused, about, answer_errors, errors_told
+from d2f.serve.responses import HEARTBEAT, STOPPED, WAITING, RunStream, body, chunks, whole
 from d2f.serve.worker import Busy, Job, Worker
-from d2f.stops import Said, spoken
+from d2f.stops import spoken
 from d2f.strict_json import to_json
 from d2f.tokenizer import Tokenizer
 
 WARM_UP_TOKENS = 32
-HEARTBEAT = 5.0  # seconds; keeps a waiting client's line alive
-WAITING = b": waiting\n\n"
-STOPPED = "the service stopped before the run was over"
-JSON = "application/json"
 T = TypeVar("T")
 
 
@@ -94,33 +89,13 @@ class Run:
     events: Generator[StepEvent, None, None]
 
 
-class RunStream(StreamingResponse):
-    """Server-sent events of a run, which is cancelled when the client is gone.
+@dataclass(frozen=True)
+class Given:
+    """What of an answer is given beforehand, and whether its run is to be inspected."""
 
-    An error ends the stream in words, as an ``event`` of its own kind if there are kinds.
-    """
-
-    def __init__(self, parts: AsyncIterator[bytes], job: Job[Any], event: str | None) -> None:
-        super().__init__(
-            _told(parts, event),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache"},
-        )
-        self._job = job
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._job.cancel()
-
-
-async def _told(parts: AsyncIterator[bytes], event: str | None) -> AsyncIterator[bytes]:
-    try:
-        async for part in parts:
-            yield part
-    except Exception as error:
-        yield sse(to_json(refusal(error).to_dict()), event)
+    hold: dict[int, int] = field(default_factory=dict)
+    infill: str | None = None
+    inspect: bool = False
 
 
 def load_app(options: Options) -> FastAPI:
@@ -192,21 +167,23 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """OpenAI's chat completions."""
-        asked: ChatRequest = parse(ChatRequest, await _body(request))
+        asked: ChatRequest = parse(ChatRequest, await body(request))
         encode = partial(self._model.tokenizer.encode_chat, asked.chat())
         return await self._answered(asked, encode, ChatAnswer, request)
 
     async def completions(self, request: Request) -> Response:
         """OpenAI's completions of a prompt, which no template changes."""
-        asked: CompletionRequest = parse(CompletionRequest, await _body(request))
+        asked: CompletionRequest = parse(CompletionRequest, await body(request))
         encode = partial(self._encode_prompt, asked.prompt)
         return await self._answered(asked, encode, TextAnswer, request)
 
     async def events(self, request: Request) -> Response:
         """The run itself, step by step."""
-        asked: EventsRequest = parse(EventsRequest, await _body(request))
+        asked: EventsRequest = parse(EventsRequest, await body(request))
         encode = partial(self._model.tokenizer.encode_chat, asked.chat())
-        run = await self._ready(encode, self._decoder(asked.decoder), asked.config, "messages")
+        given = Given(dict(asked.hold), asked.infill, asked.inspect)
+        default = self._decoder(asked.decoder)
+        run = await self._ready(encode, default, asked.config, "messages", given)
         job = self._queued(run.events)
         return RunStream(self._steps(run.header, job), job, "error")
 
@@ -220,13 +197,14 @@ class Service:
         self._check_model(asked.model)
         if asked.stream_options and not asked.stream:
             raise Refused(400, "stream_options needs stream", "stream_options")
-        run = await self._ready(encode, self._config, asked.changes(), asked.source)
+        given = Given(infill=asked.infill)
+        run = await self._ready(encode, self._config, asked.changes(), asked.source, given)
         job = self._queued(spoken(run.events, run.header, self._model.tokenizer, asked.stop))
         answer = kind(self._model.name, len(run.header.prompt_ids))
         if asked.stream:
             counted = asked.stream_options is not None and asked.stream_options.include_usage
-            return RunStream(_chunks(job, answer, counted), job, None)
-        return JSONResponse(await _whole(job, answer, request))
+            return RunStream(chunks(job, answer, counted), job, None)
+        return JSONResponse(await whole(job, answer, request))
 
     def _check_model(self, name: str) -> None:
         if name != self._model.name:
@@ -250,9 +228,14 @@ class Service:
         default: DecodeConfig,
         changes: dict[str, Any],
         source: str,
+        given: Given,
     ) -> Run:
         """Checks everything; ``source`` is the field that the prompt comes from."""
         most = self._options.max_tokens
+        hold = given.hold
+        if given.infill is not None:
+            with about("infill"):
+                hold, changes = self._filled(given, changes)
         default = replace(default, max_new_tokens=min(default.max_new_tokens, most))
         config = configured(default, changes, most)
         self._check_blocks(config, default)
@@ -262,9 +245,22 @@ class Service:
             room = self._model.config.max_length - len(ids)
             if "max_new_tokens" not in changes and 0 < room < config.max_new_tokens:
                 config = replace(config, max_new_tokens=room)
-            events = stream(self._model, ids, config)
-        header = trace_header(self._model, ids, config)
+        with about("hold" if given.infill is None else "infill"):
+            header = trace_header(self._model, ids, config, hold)
+        with about(source):
+            events = stream(self._model, ids, config, hold=hold, inspect=given.inspect)
         return Run(header, self._prepared(ids, config, events))
+
+    def _filled(
+        self, given: Given, changes: dict[str, Any]
+    ) -> tuple[dict[int, int], dict[str, Any]]:
+        """Held tokens, and settings with the answer's length, of a text with gaps."""
+        assert given.infill is not None
+        if given.hold or "max_new_tokens" in changes:
+            other = "hold" if given.hold else "a limit of tokens"
+            raise InvalidInput(f"infill says the whole answer; leave {other} out")
+        hold, length = infill(self._model.tokenizer, given.infill)
+        return hold, changes | {"max_new_tokens": length}
 
     def _queued(self, source: Generator[T, None, None]) -> Job[T]:
         try:
@@ -305,7 +301,7 @@ class Service:
                 yield WAITING
                 continue
             events.append(event)
-            new = {commit.token_id for commit in event.commits} - told
+            new = _ids(event) - told
             told |= new
             step: dict[str, Any] = {
                 "event": event_to_dict(event),
@@ -320,68 +316,20 @@ class Service:
         yield sse(to_json({"text": self._model.tokenizer.decode(trace.token_ids)}), "end")
 
 
+def _ids(event: StepEvent) -> set[int]:
+    """Every token that an event tells of."""
+    decided = {each.token_id for each in event.commits}
+    likely = {token_id for each in event.commits for token_id, _ in each.candidates}
+    return decided | likely | {each.token_id for each in event.guesses}
+
+
 def _placed(event: StepEvent, texts: dict[int, str], tokenizer: Tokenizer) -> list[list[Any]]:
     """Those texts, by position, that are not the committed tokens' own."""
     own = {each.position: tokenizer.token_text(each.token_id) for each in event.commits}
     return [[position, text] for position, text in texts.items() if own.get(position) != text]
 
 
-async def _whole(job: Job[Said], answer: Answer, request: Request) -> dict[str, Any]:
-    """The whole answer; its run is cancelled when the client is gone."""
-    watch = asyncio.create_task(_cancel_when_gone(request, job))
-    try:
-        told = [said async for said in job.events(HEARTBEAT) if said]
-    finally:
-        watch.cancel()
-        job.cancel()
-    if not told or told[-1].reason is None:
-        raise Refused(503, STOPPED)
-    return answer.whole("".join(said.text for said in told), told[-1])
-
-
-async def _chunks(job: Job[Said], answer: Answer, counted: bool) -> AsyncIterator[bytes]:
-    for chunk in answer.first():
-        yield chunk
-    last = Said("")
-    async for said in job.events(HEARTBEAT):
-        if said is None:
-            yield WAITING
-            continue
-        last = said
-        if said.text:
-            yield answer.chunk(said.text)
-    if last.reason is None:
-        raise Refused(503, STOPPED)
-    yield answer.end(last)
-    if counted:
-        yield answer.counts(last)
-    yield DONE
-
-
 def _default(model: Model) -> DecodeConfig:
     name, pairs = Path(model.name).name, PAIRS | PUBLISHED_PAIRS
     decoder = catalogue_decoder(name, pairs) or ("ar" if model.config.causal else "d2f")
     return default_config(name, decoder, pairs)
-
-
-async def _body(request: Request) -> bytes:
-    """The request's body, refused as soon as it is too long.
-
-    A page of another site may send text or forms to a service on the reader's machine unasked, but
-    no JSON: that is why what is declared as something else is refused.
-    """
-    media = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if media != JSON:
-        raise Refused(415, f"the body is declared as {media!r}; send Content-Type: {JSON}")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise Refused(413, f"the request is longer than {MAX_BODY:,} bytes")
-    return bytes(body)
-
-
-async def _cancel_when_gone(request: Request, job: Job[Any]) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    job.cancel()
