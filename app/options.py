@@ -129,7 +129,7 @@ def _check(args: argparse.Namespace) -> None:
             raise InvalidInput(
                 f"--models-dir: no model of the catalogue has a folder in {args.models_dir}"
             )
-    if args.lent and args.compile:
+    if args.lent and (args.compile or args.fuse):
         raise InvalidInput("--compile: what is compiled is lost with the lent GPU after every call")
     if not args.lent:
         find_device(args.device)

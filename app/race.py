@@ -212,7 +212,10 @@ class Race:
             return
         self.phase, self._until = PREPARING, time.monotonic() + LOADING
         self.lanes, moves = self._prepare(self._over)
-        self.phase, self._until = RUNNING, time.monotonic() + self._budget
+        self._until = time.monotonic() + self._budget
+        for lane in self.lanes:
+            lane.get_ready(self._over)
+        self.phase = RUNNING
         for moved in moves:
             self._moved.put(moved)
         if not self.lanes and not self.stopping:

@@ -1,4 +1,4 @@
-"""A network with its tokenizer and its compiled programs: all that decoding needs, and no more.
+"""A network with its tokenizer and its programs: all that decoding needs, and no more.
 
 Loading makes it and decoding takes it; neither knows the other.
 """
@@ -56,6 +56,10 @@ class Model:
         never[[i for i in known if i < len(never)]] = False
         return never.to(self.device)
 
-    def compiled(self) -> "Model":
-        """The same model decoding by compiled programs, on CUDA by graphs."""
-        return replace(self, fixed=Fixed(self.net))
+    def compiled(self, fuse: bool = False) -> "Model":
+        """The same model decoding by programs made ahead: graphs on CUDA, elsewhere compiled ones.
+
+        Args:
+            fuse: compile what the graphs hold, too.
+        """
+        return replace(self, fixed=Fixed(self.net, fused=fuse or self.device.type != "cuda"))

@@ -12,3 +12,13 @@ class RunOptions:
     attention: str = "auto"
     quantize: str | None = None
     compile: bool = False
+    fuse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fuse:
+            object.__setattr__(self, "compile", True)
+
+    @property
+    def fused(self) -> bool:
+        """Whether torch compiles the steps, for minutes: elsewhere than on CUDA it always does."""
+        return self.compile and (self.fuse or not self.device.startswith("cuda"))

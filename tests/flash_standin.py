@@ -40,3 +40,25 @@ def flash_attn_with_kvcache(
                 scores = scores.masked_fill(hidden, -torch.inf)
             out[b, :, head] = (scores.softmax(-1) @ values).to(q.dtype)
     return out
+
+
+@torch.library.custom_op("tests::flash", mutates_args=())
+def _operator(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, source: Tensor, causal: bool
+) -> Tensor:
+    return flash_attn_with_kvcache(
+        q, k, v, cache_seqlens=lengths, cache_batch_idx=source, causal=causal
+    )
+
+
+def as_one_operation(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    *,
+    cache_seqlens: Tensor,
+    cache_batch_idx: Tensor,
+    causal: bool = False,
+) -> Tensor:
+    """The same as the kernel is to a graph: one operation, whose lengths only the device knows."""
+    return _operator(q, k_cache, v_cache, cache_seqlens, cache_batch_idx, causal)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -279,10 +280,10 @@ def test_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_compiled_is_told_in_one_line(
     models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*bounds: object) -> None:
+    def failing(*bounds: object) -> Iterator[tuple[int, int]]:
         raise InvalidCxxCompiler()
 
-    monkeypatch.setattr(Fixed, "prepare", failing)
+    monkeypatch.setattr(Fixed, "preparing", failing)
     assert main([*quick(models, "ar"), "--problems", "1", "--compile"]) == 2
     out, err = capsys.readouterr()
     last = err.splitlines()[-1]

@@ -56,7 +56,7 @@ def tiny(
     causal = isinstance(config, ARConfig)
     shape = {"causal": causal, "mask_id": None if causal else 1, "logit_shift": True}
     net = network(vocab_size or tokenizer.vocab_size, **shape)
-    return Model("tiny", net, tokenizer, Fixed(net, compiled=False) if fixed else None)
+    return Model("tiny", net, tokenizer, Fixed(net) if fixed else None)
 
 
 def overflow(net: Transformer) -> None:
@@ -94,7 +94,7 @@ def test_half_precision_that_overflows_ends_the_run_and_float32_does_not(
     cause(half.net)
     half.net.half()
     if fixed:
-        half = replace(half, fixed=Fixed(half.net, compiled=False))
+        half = replace(half, fixed=Fixed(half.net))
     assert events_and_error(half, config) == ([], HALF)
 
 

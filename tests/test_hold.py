@@ -148,7 +148,7 @@ def test_no_stop_token_is_decided_before_the_last_held_token(
 
 def test_fixed_shapes_decode_the_same_around_held_tokens(diffusion: Model) -> None:
     """Gaps far apart: the windows between are longer than any without held tokens."""
-    fixed = replace(diffusion, fixed=Fixed(diffusion.net, compiled=False))
+    fixed = replace(diffusion, fixed=Fixed(diffusion.net))
     config = D2FConfig(max_new_tokens=64, block_size=4, tau_conf=0.5, max_active_blocks=1)
     hold = {place: 50 + place for place in range(64) if place not in (2, 3, 33, 60, 61)}
     eager, padded = (generate(model, PROMPT, config, hold=hold) for model in (diffusion, fixed))

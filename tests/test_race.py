@@ -3,12 +3,25 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from races import ar_trace, d2f_trace, decode, header, recorded, token_text
 
 from app.lanes.lane import Lane
-from app.race import DONE, STOPPED, WAITING, Device, Overdue, Race, here, merge
+from app.page.tell import waits
+from app.race import (
+    DONE,
+    PREPARING,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    Device,
+    Overdue,
+    Race,
+    here,
+    merge,
+)
 from d2f import ARConfig, StepEvent
 
 FAST = {"interval": 0.0, "heartbeat": 0.01}
@@ -173,6 +186,49 @@ def test_the_next_run_waits_until_the_last_has_been_told(device, monkeypatch):
         waiting = second.batches(**FAST)
         assert next(waiting) == [] and second.phase == WAITING
     assert sum(len(batch) for batch in waiting) == 9
+
+
+def getting_ready(seconds: float, count: int) -> Lane:
+    """A lane of whose steps each takes a while to make."""
+
+    def ahead() -> Iterator[tuple[int, int]]:
+        for done in range(1, count + 1):
+            time.sleep(seconds)
+            yield done, count
+
+    return replace(Endless().lane, ahead=ahead())
+
+
+def test_steps_that_are_made_ahead_are_told_and_cost_the_lane_no_time(device):
+    race = Race(here(lambda: [getting_ready(0.05, 3), with_times(1)]), device)
+    told = []
+    batches = race.batches(interval=0.0, heartbeat=0.005)
+    for batch in batches:
+        if batch:
+            break
+        told.append((race.phase, waits(race)))
+    steps = [f"Capturing the steps of AR: {done} of 3." for done in (1, 2)]
+    assert [text for text in dict.fromkeys(told) if text[1] in steps] == [
+        (PREPARING, text) for text in steps
+    ]
+    assert race.phase == RUNNING and race.lanes[0].seconds < 0.05
+    batches.close()
+
+
+@pytest.mark.parametrize("ended", ["stopped", "overdue"])
+def test_steps_are_made_until_the_run_is_to_end(device, ended: str):
+    lane = getting_ready(0.02, 1000)
+    race = Race(here(lambda: [lane]), device, budget=60 if ended == "stopped" else 0.1)
+    batches, began = race.batches(**FAST), time.monotonic()
+    if ended == "stopped":
+        while lane.made is None:
+            next(batches)
+        race.stop()
+        assert list(batches) in ([], [[]])
+    else:
+        with pytest.raises(Overdue, match=r"ended after 0\.1 s"):
+            list(batches)
+    assert time.monotonic() - began < 5 and lane.events == []
 
 
 def test_a_visitor_who_takes_long_to_be_told_keeps_the_device_for_a_moment_only(

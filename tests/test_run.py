@@ -178,6 +178,22 @@ def test_a_compiled_host_takes_no_other_blocks():
     assert error["kind"] == "error" and "block_size is fixed here at 8" in error["text"]
 
 
+@pytest.mark.parametrize(
+    ("options", "compiled", "fused"),
+    [
+        ({}, False, False),
+        ({"compile": True}, True, True),
+        ({"compile": True, "device": "cuda:1"}, True, False),
+        ({"fuse": True, "device": "cuda"}, True, True),
+    ],
+)
+def test_a_gpu_captures_unless_it_is_to_compile(
+    options: dict[str, Any], compiled: bool, fused: bool
+):
+    run = RunOptions(**options)
+    assert (run.compile, run.fused) == (compiled, fused)
+
+
 def test_settings_of_a_form_become_a_config():
     values = [128.0, 8.0, 0.2, 1.0, 0.0, None, 0.7, 3.0]
     config = read_settings(PAIRS["mini"], values)

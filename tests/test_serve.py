@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from folders import save_models
 from served import CHAT, CONFIGS, here, messages, small_model
 from servers import serving
@@ -127,22 +128,28 @@ BLOCKS = CONFIGS["d2f"]
 
 
 @pytest.mark.parametrize(
-    ("compiled", "settings", "message"),
+    ("steps", "settings", "message"),
     [
-        (False, {"block_size": 64, "max_active_blocks": None}, None),
-        (False, {"block_size": 65}, "block_size must be at most 64, got 65"),
-        (True, {"block_size": 8, "max_active_blocks": 2, "tau_conf": 0.4}, None),
-        (True, {"block_size": 4}, "block_size must be 8, for which this service is compiled"),
-        (True, {"max_active_blocks": 3}, "max_active_blocks must be 2, .* compiled, got 3"),
-        (True, {"max_active_blocks": None}, "max_active_blocks must be 2, .* compiled, got None"),
+        ("eager", {"block_size": 64, "max_active_blocks": None}, None),
+        ("eager", {"block_size": 65}, "block_size must be at most 64, got 65"),
+        ("captured", {"block_size": 4, "max_active_blocks": 3}, None),
+        ("compiled", {"block_size": 8, "max_active_blocks": 2, "tau_conf": 0.4}, None),
+        ("compiled", {"block_size": 4}, "block_size must be 8, for which .* is compiled, got 4"),
+        ("compiled", {"max_active_blocks": 3}, "max_active_blocks must be 2, .* compiled, got 3"),
+        ("compiled", {"max_active_blocks": None}, "max_active_blocks must be 2, .* got None"),
     ],
 )
 def test_blocks_are_bounded_and_those_compiled_for(
-    compiled: bool, settings: dict[str, Any], message: str | None, tokenizer: Tokenizer
+    steps: str,
+    settings: dict[str, Any],
+    message: str | None,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     model = small_model("d2f", tokenizer)
-    if compiled:
-        model = replace(model, fixed=Fixed(model.net, compiled=False))
+    if steps != "eager":
+        model = replace(model, fixed=Fixed(model.net, fused=steps == "compiled"))
     app = create_app(model, BLOCKS, Options(model.name, max_tokens=64))
     asked = {"messages": CHAT, "config": {"max_new_tokens": 8} | settings}
     with serving(app) as url:

@@ -4,7 +4,8 @@ The page cannot tell them apart. Knows nothing of clocks, threads or screens.
 """
 
 import gc
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
 from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
-from d2f.decode import prepare, trace_header
+from d2f.decode import preparing, trace_header
 from d2f.detokenizer import TokenTexts
 from d2f.errors import D2FError, InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
@@ -60,6 +61,7 @@ class Lane:
     """Steps through one run and remembers it; ``decode`` and ``token_text`` turn ids into text.
 
     ``placed`` begins a reading of the tokens in their places; without it each is its own text.
+    ``ahead`` makes what the steps need; ``made`` tells meanwhile how much of it, and of how much.
     ``chat`` is what the model was told: earlier turns, then the prompt. ``counted`` makes of the
     steps as they came the run that is kept, and ``spoken`` takes from it what the model thought
     aloud. ``feed`` is there where the run is on another machine; ``failure`` says why such a run
@@ -79,6 +81,16 @@ class Lane:
     seconds: float = 0.0
     feed: Feed | None = None
     failure: str = ""
+    ahead: Iterable[tuple[int, int]] = ()
+    made: tuple[int, int] | None = None
+
+    def get_ready(self, stopped: "Stopped") -> None:
+        """Make what the steps need, ahead of the clock, unless told to stop."""
+        for made in self.ahead:
+            self.made = made
+            if stopped():
+                return
+        self.made = None
 
     def texts(self) -> Texts:
         """A reader of the run's events, in order, to what tokens say by position."""
@@ -203,7 +215,10 @@ def live_lane(name: str, model: Model, chat: Sequence[Message], config: DecodeCo
     tokenizer = model.tokenizer
     prompt_ids = tokenizer.encode_chat(chat)
     source = stream(model, prompt_ids, config)  # refuses what does not fit
-    prepare(model, len(prompt_ids), config)
+    ahead = preparing(model, len(prompt_ids), config)
+    if model.fixed is not None and model.fixed.fused:
+        # Minutes, which count as loading; graphs take seconds, which are the run's.
+        deque(ahead, maxlen=0)
     return Lane(
         name=name,
         header=trace_header(model, prompt_ids, config),
@@ -212,6 +227,7 @@ def live_lane(name: str, model: Model, chat: Sequence[Message], config: DecodeCo
         decode=tokenizer.decode,
         chat=chat,
         placed=lambda: TokenTexts(tokenizer, len(prompt_ids)).add,
+        ahead=ahead,
     )
 
 
@@ -333,8 +349,9 @@ def warm_model(name: str, decoder: str, host: Host) -> Model:
     tokens = min(max(WARM_UP_TOKENS, blocks), config.max_new_tokens)
     config = replace(config, max_new_tokens=tokens)
     hello = [{"role": "user", "content": "Hello"}]
-    for _ in live_lane(decoder, model, hello, config).source:
-        pass
+    lane = live_lane(decoder, model, hello, config)
+    lane.get_ready(lambda: False)
+    deque(lane.source, maxlen=0)
     return model
 
 

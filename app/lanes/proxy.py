@@ -38,6 +38,8 @@ def compute(asked: Asked, host: Host, stopped: Stopped = never) -> Steps:
     opened = here(pair_lanes if isinstance(asked, Question) else solo_lanes)
     lanes, moves = opened(asked, host, stopped)
     try:
+        for lane in lanes:
+            lane.get_ready(stopped)
         yield [(lane.name, lane.header, lane.chat) for lane in lanes]
         yield from moves
     finally:

@@ -146,7 +146,7 @@ def ask(
             "This conversation was held with other models. Clear it, or choose them again."
         )
     config = read_settings(chosen, settings)
-    if host.engine.compile:
+    if host.engine.fused:
         check_compiled(chosen.config, config)
     return Question(chosen, text, config, past or Conversation(pair), drop_oldest)
 
@@ -179,16 +179,19 @@ def report(race: Race, speed: float) -> Iterator[list[Message]]:
         messages += [boards[index].step(event) for index, event in batch]
         if boards:
             messages += _clocks(race.lanes)
-        if waits := _waits(race):
-            messages.append({"kind": "status", "text": waits})
+        if waiting := waits(race):
+            messages.append({"kind": "status", "text": waiting})
         yield messages
 
 
-def _waits(race: Race) -> str:
+def waits(race: Race) -> str:
     """What a run that has not begun waits for; nothing once it is to end."""
     if race.stopping:
         return ""
     if race.phase == PREPARING:
+        for lane in race.lanes:
+            if lane.made is not None:
+                return "Capturing the steps of {}: {} of {}.".format(lane.name, *lane.made)
         return "Loading the models."
     if race.phase != WAITING:
         return ""

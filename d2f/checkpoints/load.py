@@ -31,6 +31,7 @@ def load_model(
     attention: str = "auto",
     quantize: str | None = None,
     compile: bool = False,
+    fuse: bool = False,
     revision: str | None = None,
 ) -> Model:
     """Load a model of the catalogue by name, any model folder, or a repository of the hub by id.
@@ -44,7 +45,8 @@ def load_model(
         dtype: "float32", "bfloat16" or "float16".
         attention: "auto", or one of :data:`d2f.nn.attention.BACKENDS`.
         quantize: "int8" (needs torchao) or "int4" (needs bitsandbytes), for the layers' weights.
-        compile: decode by compiled programs, on CUDA by graphs.
+        compile: make the steps ahead: on CUDA captured as graphs, elsewhere compiled.
+        fuse: compile what the graphs of CUDA hold, too.
         revision: of a repository of the hub; None: the catalogue's, else its branch ``main``,
             which may move.
 
@@ -55,7 +57,12 @@ def load_model(
             downloaded; TooLittleMemory.
     """
     options = RunOptions(
-        device=str(device), dtype=dtype, attention=attention, quantize=quantize, compile=compile
+        device=str(device),
+        dtype=dtype,
+        attention=attention,
+        quantize=quantize,
+        compile=compile,
+        fuse=fuse,
     )
     published = published_model(name)
     if published is not None:
@@ -79,7 +86,7 @@ def fill(plan: Plan, options: RunOptions) -> Model:
     if options.quantize is not None:
         quantize_network(net, options.quantize, options.device)
     model = Model(plan.name, net.eval(), plan.tokenizer)
-    return model.compiled() if options.compile else model
+    return model.compiled(options.fuse) if options.compile else model
 
 
 def empty_network(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Transformer:

@@ -13,7 +13,7 @@ from d2f.policy import kind_of
 
 RULES: dict[str, CommitRule] = {"d2f": confident, "ar": all_wanted, "vanilla": best}
 
-__all__ = ["RULES", "generate", "prepare", "stream", "trace_header"]
+__all__ = ["RULES", "generate", "prepare", "preparing", "stream", "trace_header"]
 
 
 def stream(
@@ -40,21 +40,31 @@ def stream(
     return decode(model, prompt_ids, config, RULES[decoder_name(config)], hold, inspect)
 
 
-def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
-    """Compile what decoding a prompt up to this long may need, ahead of any clock.
+def preparing(model: Model, prompt_length: int, config: DecodeConfig) -> Iterator[tuple[int, int]]:
+    """Make the programs that decoding a prompt up to this long may need, ahead of any clock.
 
-    Takes seconds to minutes at the first call of a compiled model, and nothing for an eager one.
+    Nothing is made for an eager model, and nothing twice. Who stops asking keeps what is made.
+
+    Yields:
+        After each program, how many are made now, and of how many.
 
     Raises:
-        LoadError: the machine cannot compile them: it has no compiler, or too little memory.
+        LoadError: the machine cannot make them: it has no compiler, or too little memory.
     """
     units = kind_of(decoder_name(config)).units
     if model.fixed is None or units is None:
         return
     try:
-        model.fixed.prepare(prompt_length + config.max_new_tokens, *units(config))
+        yield from model.fixed.preparing(prompt_length + config.max_new_tokens, *units(config))
     except RuntimeError as error:  # torch's compilers have dozens of kinds
-        raise LoadError(f"the steps cannot be compiled: {error}") from error
+        made = "compiled" if model.fixed.fused else "captured"
+        raise LoadError(f"the steps cannot be {made}: {error}") from error
+
+
+def prepare(model: Model, prompt_length: int, config: DecodeConfig) -> None:
+    """All of :func:`preparing`: seconds for graphs, minutes for compiled programs."""
+    for _ in preparing(model, prompt_length, config):
+        pass
 
 
 def generate(

@@ -60,9 +60,10 @@ def check_prompt(model: Model, prompt_ids: Sequence[int], config: DecodeConfig) 
 
 
 def now(device: torch.device) -> float:
-    """Seconds, once all work queued on the device is done."""
+    """Seconds, once all work that this thread queued on the device is done."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        # Not the whole device: another thread may be capturing a graph, which forbids it.
+        torch.cuda.current_stream(device).synchronize()
     return time.perf_counter()
 
 
@@ -102,10 +103,10 @@ def how_it_runs(model: Model, config: DecodeConfig) -> dict[str, str]:
 
     Decoders without a cache run eagerly whatever the model is.
     """
-    eager = model.fixed is None or kind_of(decoder_name(config)).units is None
+    fixed = model.fixed if kind_of(decoder_name(config)).units is not None else None
     return {
         "attention": backend_name(model.net.attention),
-        "forward": "eager" if eager else "compiled",
+        "forward": fixed.kind if fixed else "eager",
         "weights": model.net.quantized or model.dtype,
     }
 

@@ -1,8 +1,8 @@
 """A run's forwards over its cache: token ids of a window in, logits of wanted positions out.
 
 Three kinds that the loop cannot tell apart: exact windows, as long as they are; windows padded to
-fixed shapes for a compiled model (:mod:`d2f.nn.compiled`); and whole canvases, of which nothing is
-ever final, without a cache. Knows no decoding policy.
+fixed shapes for a model whose steps are made ahead (:mod:`d2f.nn.compiled`); and whole canvases, of
+which nothing is ever final, without a cache. Knows no decoding policy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ class FixedWindows(Windows):
         visible = torch.tensor(ends or [start + len(ids)] * len(ids))
         self.space.forward(ids, start, visible, self.size)
         offset = start + self.predictor.shift
-        return self.space.logits([p - offset for p in positions], self.size)
+        return self.space.logits([p - offset for p in positions])
 
     def advance(self, rows: int) -> None:
         if rows:

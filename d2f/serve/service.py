@@ -68,6 +68,7 @@ class Options:
     attention: str = "auto"
     quantize: str | None = None
     compile: bool = False
+    fuse: bool = False
     queue: int = 16
     max_tokens: int = 2048
     key: str = ""
@@ -270,12 +271,13 @@ class Service:
             raise Refused(503, message, code="overloaded") from error
 
     def _check_blocks(self, config: DecodeConfig, default: DecodeConfig) -> None:
-        """Blocks decide how wide a step is, and what a compiled model holds: no client's choice."""
+        """Blocks decide how wide a step is, and may take other programs: no client's choice."""
         size = getattr(config, "block_size", None) or 0
         most = max(self._options.max_tokens, getattr(default, "block_size", None) or 0)
         if size > most:
             raise Refused(400, f"block_size must be at most {most}, got {size}", "block_size")
-        if self._model.fixed is None or not isinstance(config, D2FConfig):
+        fixed = self._model.fixed
+        if fixed is None or not fixed.bound or not isinstance(config, D2FConfig):
             return
         for name in ("block_size", "max_active_blocks"):
             own, asked = getattr(default, name), getattr(config, name)
@@ -286,7 +288,7 @@ class Service:
     def _prepared(
         self, ids: list[int], config: DecodeConfig, source: Iterator[StepEvent]
     ) -> Generator[StepEvent, None, None]:
-        """The run, its programs compiled on the device's thread before its clock starts."""
+        """The run, its programs made on the device's thread before its clock starts."""
         prepare(self._model, len(ids), config)
         yield from source
 
