@@ -76,6 +76,14 @@ def _flag(default: bool, label: str, text: str) -> Any:
     return _setting(default, Setting(label, text, "a bool", lambda value: isinstance(value, bool)))
 
 
+def _choice(default: str, choices: tuple[str, ...], label: str, text: str) -> Any:
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, str) and value in choices
+
+    return _setting(default, Setting(label, text, f"one of {', '.join(choices)}", holds))
+
+
 MAX_TOKENS = 4096  # the longest answer that can be shared
 
 
@@ -138,6 +146,12 @@ class VanillaConfig(DecodeConfig):
     block_size: int | None = _count(None, "Block size", "Tokens a block.", most=MAX_TOKENS)
 
 
+# Where the grid of blocks starts: at the prompt's end, and the prompt is one block, seen both ways
+# (D2F); at position 0, and the prompt is in blocks as well; or at the prompt's length modulo the
+# block's, so that a block ends with the prompt. What a checkpoint was trained on decides.
+GRIDS = ("prompt", "start", "remainder")
+
+
 @dataclass(frozen=True, kw_only=True)
 class D2FConfig(DecodeConfig):
     """Pipelined parallel decoding (arXiv 2508.09192, Algorithm 2).
@@ -146,7 +160,7 @@ class D2FConfig(DecodeConfig):
     activated when its predecessor's reaches ``tau_act``; a token commits when its confidence
     exceeds ``tau_conf``. ``max_active_blocks`` bounds the unfinished blocks in flight (None:
     unbounded, as released). ``early_stop=False`` decodes open blocks behind a stop token to their
-    end, as released.
+    end, as released. ``grid`` is one of :data:`GRIDS`, the model's own.
     """
 
     block_size: int = _count(
@@ -179,6 +193,13 @@ class D2FConfig(DecodeConfig):
     )
     early_stop: bool = _flag(
         True, "Early stop", "End once everything before the first stop token is decided."
+    )
+    grid: str = _choice(
+        "prompt",
+        GRIDS,
+        "Grid of blocks",
+        "Where blocks start, as the model was trained: prompt (at its end), start (of the text), "
+        "or remainder (such that a block ends with the prompt).",
     )
 
 

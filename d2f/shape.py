@@ -123,6 +123,8 @@ class ModelConfig(Shape):
 
     ``logit_shift``: position i is predicted from the hidden state at i - 1 (Dream, and every
     autoregressive model) rather than at i (LLaDA). ``mask_id`` is None for models without one.
+    ``grid``, of :data:`d2f.config.GRIDS`, is where the blocks that it was trained on start, and
+    ``block_size`` how long they are; None: not said.
     """
 
     max_length: int
@@ -133,6 +135,8 @@ class ModelConfig(Shape):
     logit_shift: bool = False
     causal: bool = False
     mask_id: int | None = None
+    grid: str = "prompt"
+    block_size: int | None = None
 
     def run_bytes(self, dtype: str, tokens: int = TOKENS) -> int:
         """A run, with cos and sin of every position there is, in float32."""

@@ -3,7 +3,8 @@
 The oracle of the pipelined decoder's tests. It shares no line with ``d2f``: visibility is a whole
 matrix, the network is transformers' own class run over the whole sequence at every
 step, a block is a dict. Where the paper leaves a choice open, DESIGN section 4 decides: ratios
-compare with >=, confidence with >; at most one block a step; stop tokens end the growth.
+compare with >=, confidence with >; at most one block a step; stop tokens end the growth. With
+another ``grid`` the prompt is cut into blocks as well, and the answer may begin inside of one.
 """
 
 from collections.abc import Mapping
@@ -41,44 +42,58 @@ def decode(
     max_active_blocks: int | None = None,
     early_stop: bool = False,
     held: Mapping[int, int] | None = None,
+    grid: str = "prompt",
 ) -> Run:
+    length = len(prompt)
     # Tokens given by place in the answer: they are there when their block is born.
-    given = {len(prompt) + place: token for place, token in (held or {}).items()}
-    # Block 0 is the prompt: decoded from the start, its K/V not computed yet.
-    blocks: dict[int, dict[str, Any]] = {
-        0: {"tokens": dict(enumerate(prompt)), "fully": True, "cached": False}
-    }
-    limit = len(prompt) + max_new_tokens
+    given = {length + place: token for place, token in (held or {}).items()}
+    # Blocks of the prompt, numbered up to 0: decoded from the start, their K/V not computed yet.
+    blocks: dict[int, dict[str, Any]] = {}
+    if grid == "prompt":
+        cells = [list(range(length))]
+    else:
+        short = length % block_size if grid == "remainder" else 0
+        cells = [list(range(short))] if short else []
+        while (begun := sum(map(len, cells))) + block_size <= length:
+            cells.append(list(range(begun, begun + block_size)))
+    for number, cell in enumerate(reversed(cells)):
+        tokens = {p: prompt[p] for p in cell}
+        blocks[-number] = {"tokens": tokens, "fully": True, "cached": False}
+    blocks = dict(sorted(blocks.items()))
+    limit = length + max_new_tokens
     run = Run()
 
     def masked(b: int) -> list[int]:
         return [p for p, token in sorted(blocks[b]["tokens"].items()) if token is None]
 
     def ratio(b: int) -> float:
-        size = len(blocks[b]["tokens"])
-        return (size - len(masked(b))) / size
+        """Of what the block generates; a block of the prompt, or none at all, is done."""
+        size = sum(p >= length for p in blocks[b]["tokens"]) if b in blocks else 0
+        return (size - len(masked(b))) / size if size else 1.0
 
     def stops() -> list[int]:
-        answer = given | {p: t for b in blocks if b > 0 for p, t in blocks[b]["tokens"].items()}
+        born = {p: t for block in blocks.values() for p, t in block["tokens"].items()}
+        answer = given | {p: token for p, token in born.items() if p >= length}
         return sorted(p for p, token in answer.items() if token in stop_ids)
 
     while True:
         # 1. Grow.
         added: list[int] = []
         while not added or not masked(added[-1]):
-            last = max(blocks)
-            next_start = max(blocks[last]["tokens"]) + 1
+            last = max(blocks, default=0)
+            next_start = max(blocks[last]["tokens"]) + 1 if blocks else 0
             unfinished = [b for b in blocks if masked(b)]
             in_flight = last - unfinished[0] + 1 if unfinished else 0
             room = max_active_blocks is None or in_flight < max_active_blocks
             over = bool(stops()) and stops()[0] < next_start
-            ahead = set(range(next_start, min([limit, *stops()]))) - given.keys()
+            ahead = set(range(max(next_start, length), min([limit, *stops()]))) - given.keys()
             if not ahead or over or ratio(last) < tau_add or not room:
                 break
             added.append(last + 1)
             positions = range(next_start, min(next_start + block_size, limit))
-            tokens = {position: given.get(position) for position in positions}
-            blocks[last + 1] = {"tokens": tokens, "fully": False, "cached": False}
+            tokens = {p: prompt[p] if p < length else given.get(p) for p in positions}
+            # Nothing before the first one is undecided.
+            blocks[last + 1] = {"tokens": tokens, "fully": last == 0, "cached": False}
         # 2. Promote, for good.
         activated = []
         for b in sorted(blocks):
@@ -141,7 +156,7 @@ def decode(
                 "committed": committed,
                 "blocks": {
                     b: {
-                        "start": min(blocks[b]["tokens"]),
+                        "start": max(min(blocks[b]["tokens"]), length),
                         "end": max(blocks[b]["tokens"]) + 1,
                         "masked": len(masked(b)),
                         "state": state(blocks[b]),

@@ -17,17 +17,17 @@ def full_ends(length: int, device: torch.device | str = "cpu") -> Tensor:
 def block_causal_ends(
     start: int,
     end: int,
-    prompt_length: int,
+    origin: int,
     block_size: int,
     total: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """(end - start,) visible ends of rows ``start .. end - 1`` under D2F's visibility.
 
-    Prompt rows see the prompt, both ways; a row of a block sees everything up to its block's end.
-    The grid of blocks starts at the end of the prompt; ``total`` is the canvas length, where a
-    shorter last block ends. Paper section 4.1.
+    A row of a block sees everything up to its block's end. The grid of blocks starts at ``origin``,
+    as D2F's does at the end of the prompt, and all before it is one block; ``total`` is the canvas
+    length, where a shorter last block ends. Paper section 4.1.
     """
     position = torch.arange(start, end, device=device)
-    block = torch.div(position - prompt_length, block_size, rounding_mode="floor").clamp(min=-1)
-    return (prompt_length + (block + 1) * block_size).clamp(max=total)
+    block = torch.div(position - origin, block_size, rounding_mode="floor").clamp(min=-1)
+    return (origin + (block + 1) * block_size).clamp(max=total)

@@ -60,6 +60,22 @@ def test_golden_deltas_of_a_d2f_run():
     ]
 
 
+@pytest.mark.parametrize(
+    ("grid", "length", "shared"),
+    [
+        *[("prompt", 3, None), ("remainder", 3, None), ("start", 4, None), ("start", 8, None)],
+        *[("start", 1, 1), ("start", 3, 3), ("start", 9, 1)],
+    ],
+)
+def test_a_lane_tells_how_much_of_its_first_block_is_prompt(
+    grid: str, length: int, shared: int | None
+):
+    trace = d2f_trace()
+    config = replace(trace.header.config, grid=grid)
+    header = replace(trace.header, config=config, prompt_ids=(90,) * length)
+    assert board(replace(trace, header=header)).start.get("shared") == shared
+
+
 def test_an_ar_lane_has_rows_of_sixteen_and_fills_from_the_left():
     lane = board(ar_trace(), "AR")
     assert lane.start["block"] == 16

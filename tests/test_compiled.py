@@ -22,6 +22,7 @@ from tiny import network
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2f import ARConfig, D2FConfig, DecodeConfig, Model, StepEvent, VanillaConfig, stream
+from d2f.config import GRIDS
 from d2f.decode import prepare, preparing
 from d2f.errors import LoadError
 from d2f.nn.compiled import Fixed, Key, bucket, extent
@@ -100,6 +101,7 @@ def test_extents_double_up_to_the_whole_cache() -> None:
     tau=st.sampled_from([(0.1, 0.95, 0.3), (0.5, 0.5, 0.6), (0.05, 1.0, 0.0), (1.0, 1.0, 0.9)]),
     cap=st.sampled_from([None, 1, 2, 3]),
     early_stop=st.booleans(),
+    grid=st.sampled_from(GRIDS),
     shift=st.booleans(),
     attention=st.sampled_from(["sdpa", "sdpa", "sdpa", "flash"]),
     temperature=st.sampled_from([0.0, 0.0, 1.0]),
@@ -112,6 +114,7 @@ def test_padding_changes_nothing_in_pipelined_decoding(
     tau: tuple[float, float, float],
     cap: int | None,
     early_stop: bool,
+    grid: str,
     shift: bool,
     attention: str,
     temperature: float,
@@ -126,10 +129,13 @@ def test_padding_changes_nothing_in_pipelined_decoding(
         tau_conf=tau[2],
         max_active_blocks=cap,
         early_stop=early_stop,
+        grid=grid,
         temperature=temperature,
         seed=seed,
     )
-    model = eager_model(tokenizer, config, seed=seed, attention=attention, logit_shift=shift)
+    model = eager_model(
+        tokenizer, config, seed=seed, attention=attention, logit_shift=shift, grid=grid
+    )
     events = list(stream(model, prompt, config))
     assert_same_run(list(stream(padded(model), prompt, config)), events)
     behind = [sum(b.end > e.window[0] for b in e.blocks) for e in events]

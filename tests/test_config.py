@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from d2f.config import (
     CONFIGS,
+    GRIDS,
     ARConfig,
     D2FConfig,
     DecodeConfig,
@@ -46,6 +47,7 @@ BAD: list[tuple[type[DecodeConfig], str, Any]] = [
     *[(D2FConfig, "tau_act", value) for value in UNIT],
     *[(D2FConfig, "tau_conf", value) for value in (-0.1, 1.1, NAN, "0.9", None, True)],
     *[(D2FConfig, "early_stop", value) for value in (1, 0, None, "yes")],
+    *[(D2FConfig, "grid", value) for value in ("Start", "", "zero", 0, None, True)],
 ]
 
 
@@ -108,6 +110,7 @@ def test_numpys_floats_become_plain_ones(kind: type[DecodeConfig], number: Any) 
         (D2FConfig, {"tau_add": 1e-9, "tau_act": 1e-9, "tau_conf": 0}),
         (D2FConfig, {"max_active_blocks": 1, "early_stop": False}),
         (D2FConfig, {"max_active_blocks": None, "early_stop": True}),
+        *[(D2FConfig, {"grid": grid}) for grid in GRIDS],
     ],
 )
 def test_the_edges_of_every_range_are_accepted(
@@ -129,6 +132,7 @@ def test_the_defaults_are_the_papers() -> None:
         "tau_conf": 0.9,
         "max_active_blocks": None,
         "early_stop": True,
+        "grid": "prompt",
     }
     assert VanillaConfig().tokens_per_step == 1
     assert VanillaConfig().block_size is None
@@ -182,6 +186,7 @@ def configs() -> st.SearchStrategy[DecodeConfig]:
             tau_conf=st.floats(0, 1),
             max_active_blocks=st.none() | st.integers(1, 64),
             early_stop=st.booleans(),
+            grid=st.sampled_from(GRIDS),
         ),
     )
 

@@ -16,7 +16,9 @@ from sight import block_causal_ends
 from tiny import Watched, as_transformers, network
 from transformers import PreTrainedModel
 
-from d2f import D2FConfig, Model, StepEvent, generate, stream
+from d2f import D2FConfig, Model, StepEvent, VanillaConfig, generate, stream
+from d2f.config import GRIDS
+from d2f.errors import InvalidInput
 from d2f.tokenizer import Tokenizer
 
 MASK = 1
@@ -30,7 +32,7 @@ def tokenizers(folder: Path) -> dict[str, Tokenizer]:
 
 
 @cache
-def models(vocab_size: int, shift: bool, seed: int) -> tuple[Watched, PreTrainedModel]:
+def models(vocab_size: int, shift: bool, seed: int, grid: str) -> tuple[Watched, PreTrainedModel]:
     """A random network, and its weights in transformers' class for the oracle."""
     # The head has more rows than the tokenizer has ids, as published checkpoints do.
     net = network(
@@ -41,6 +43,7 @@ def models(vocab_size: int, shift: bool, seed: int) -> tuple[Watched, PreTrained
         mask_id=MASK,
         qkv_bias=shift,
         num_kv_heads=(1, 2, 4)[seed % 3],
+        grid=grid,
     )
     return net, as_transformers(net)
 
@@ -71,6 +74,7 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
         "tau_conf": draw(CONFIDENCES),
         "max_active_blocks": draw(st.sampled_from([None, 1, 2, 3])),
         "early_stop": draw(st.booleans()),
+        "grid": draw(st.sampled_from(GRIDS)),
     }
     return Case(
         prompt=tuple(prompt),
@@ -83,7 +87,7 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
 
 def model_of(case: Case, folder: Path) -> tuple[Model, PreTrainedModel]:
     tokenizer = tokenizers(folder)[case.stops]
-    net, reference = models(tokenizer.vocab_size, case.shift, case.seed)
+    net, reference = models(tokenizer.vocab_size, case.shift, case.seed, case.config.grid)
     return Model("tiny", net, tokenizer), reference
 
 
@@ -104,6 +108,7 @@ def slow_run(case: Case, model: Model, reference: PreTrainedModel) -> oracle.Run
         max_active_blocks=config.max_active_blocks,
         early_stop=config.early_stop,
         held=dict(case.hold),
+        grid=config.grid,
     )
 
 
@@ -138,14 +143,18 @@ def assert_same_schedule(events: list[StepEvent], run: oracle.Run) -> None:
 def assert_final_rows(case: Case, net: Watched, events: list[StepEvent]) -> None:
     """The cache holds what one forward over the final tokens computes, to rounding error."""
     kept = net.caches[-1]
-    assert kept.length == events[-1].cache_length >= len(case.prompt)
+    prompt, size = len(case.prompt), case.config.block_size
+    whole = prompt - (prompt % size if case.config.grid == "start" else 0)
+    assert kept.length == events[-1].cache_length >= whole
+    if kept.length == 0:  # the answer ended in the first block
+        return
     tokens = dict(enumerate(case.prompt))
     tokens |= {len(case.prompt) + place: token for place, token in case.hold}
     tokens |= {c.position: c.token_id for event in events for c in event.commits}
     ids = torch.tensor([[tokens[position] for position in range(kept.length)]])
-    total = len(case.prompt) + case.config.max_new_tokens
-    size = case.config.block_size
-    ends = block_causal_ends(0, kept.length, len(case.prompt), size, total)
+    origin = {"prompt": prompt, "start": 0, "remainder": prompt % size}[case.config.grid]
+    total = prompt + case.config.max_new_tokens
+    ends = block_causal_ends(0, kept.length, origin, size, total)
     fresh = Watched.new_cache(net, kept.length)
     with torch.inference_mode():
         net(ids, ends, fresh)
@@ -287,6 +296,44 @@ def test_another_seed_samples_another_answer(tokenizer_folder: Path) -> None:
         generate(model, (5, 6, 7), replace(config, seed=seed)).token_ids for seed in range(4)
     ]
     assert len(set(answers)) > 1
+
+
+EDGE_PROMPTS = [1, 2, 3, 4, 5, 8, 11]
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("length", EDGE_PROMPTS)
+@pytest.mark.parametrize("grid", GRIDS)
+@settings(max_examples=3)
+@given(shift=st.booleans(), seed=st.integers(0, 5))
+def test_every_length_of_prompt_meets_every_grid(
+    shift: bool, seed: int, grid: str, length: int, size: int, tokenizer_folder: Path
+) -> None:
+    """A multiple of the block or not, shorter than one, of one token; blocks of one."""
+    config = D2FConfig(max_new_tokens=9, block_size=size, tau_conf=0.5, grid=grid)
+    check(Case(tuple(range(30, 30 + length)), config, shift, seed, "rare"), tokenizer_folder)
+
+
+@pytest.mark.parametrize("own", GRIDS)
+@pytest.mark.parametrize("asked", GRIDS)
+def test_a_grid_that_is_not_the_models_is_refused(
+    own: str, asked: str, tokenizer_folder: Path
+) -> None:
+    config = D2FConfig(max_new_tokens=4, grid=asked)
+    model, _ = model_of(Case((5,), replace(config, grid=own), False, 0, "rare"), tokenizer_folder)
+    if own == asked:
+        assert generate(model, (5, 6), config).tokens == 4
+        return
+    with pytest.raises(InvalidInput, match=f"^grid must be '{own}', as model 'tiny' was trained"):
+        stream(model, (5, 6), config)
+
+
+@pytest.mark.parametrize("own", ["start", "remainder"])
+def test_a_model_of_blocks_is_not_decoded_the_vanilla_way(own: str, tokenizer_folder: Path) -> None:
+    config = D2FConfig(max_new_tokens=4, grid=own)
+    model, _ = model_of(Case((5,), config, False, 0, "rare"), tokenizer_folder)
+    with pytest.raises(InvalidInput, match="decoder 'vanilla' shows every token all others"):
+        stream(model, (5, 6), VanillaConfig(max_new_tokens=4))
 
 
 def test_the_prompt_is_forwarded_once_with_the_first_block(tokenizer_folder: Path) -> None:

@@ -44,7 +44,7 @@ from d2f import (
     VanillaConfig,
     stream,
 )
-from d2f.config import CONFIGS, DecodeConfig
+from d2f.config import CONFIGS, GRIDS, DecodeConfig
 from d2f.decode import trace_header
 from d2f.policy.pipelined import BlockPipeline
 from d2f.tokenizer import Tokenizer
@@ -203,6 +203,23 @@ def test_every_setting_of_every_decoder_is_sent(decoder: str) -> None:
     assert sorted(SETTINGS[decoder]) == sorted(f.name for f in fields(CONFIGS[decoder]))
 
 
+def test_a_later_setting_is_sent_only_where_it_says_something(tokenizer: Tokenizer) -> None:
+    """Links of before it stay as they were, and open."""
+    payload = json.loads(json.dumps(PAYLOAD))
+    settings = payload[4][0][SETTING]
+    assert len(settings) == len(SETTINGS["d2f"]) - 1
+    for grid, sent in (("prompt", []), ("start", ["start"])):
+        config = D2FConfig(max_new_tokens=8, block_size=4, grid=grid)
+        link = to_link(Recording("Hi", (decoded(config, 0, 999, tokenizer),)))
+        assert json.loads(bared(link))[4][0][SETTING][len(settings) :] == sent
+    payload[4][0][SETTING] = [*settings, "prompt"]
+    assert from_link(linked(payload)) == BY_HAND
+    for wrong in (settings[:-1], [*settings, "prompt", 1], [*settings, "end"], [*settings, 0]):
+        payload[4][0][SETTING] = wrong
+        with pytest.raises(RecordingError, match="settings are not those|grid must be one of"):
+            from_link(linked(payload))
+
+
 # --- Round trips. ---
 
 
@@ -268,6 +285,7 @@ def decoded(config: DecodeConfig, seed: int, cut: int, tokenizer: Tokenizer) -> 
         causal=causal,
         logit_shift=causal,
         mask_id=None if causal else 1,
+        grid=getattr(config, "grid", "prompt"),
     )
     model, prompt = Model("tiny", net, tokenizer), tokenizer.encode("Count to four.")
     lane = Lane(
@@ -294,6 +312,7 @@ REAL = st.one_of(
         temperature=st.sampled_from([0.0, 1.0]),
         max_active_blocks=st.sampled_from([None, 2]),
         early_stop=st.booleans(),
+        grid=st.sampled_from(GRIDS),
     ),
     st.builds(ARConfig, max_new_tokens=st.integers(1, 30)),
     st.builds(

@@ -60,6 +60,60 @@ def test_the_first_step_forwards_prompt_and_first_block_and_finishes_the_prompts
     assert blocks.cache() == 0
 
 
+@pytest.mark.parametrize(
+    ("grid", "prompt", "size", "prompt_blocks", "first"),
+    [
+        ("prompt", 7, 4, [(0, 7)], (7, 11)),
+        # From position 0: the prompt's tail stands in the block that the answer begins in.
+        ("start", 7, 4, [(0, 0), (0, 4)], (4, 8)),
+        ("start", 8, 4, [(0, 0), (0, 4), (4, 8)], (8, 12)),
+        ("start", 3, 4, [(0, 0)], (0, 4)),
+        ("start", 1, 4, [(0, 0)], (0, 4)),
+        ("start", 2, 1, [(0, 0), (0, 1), (1, 2)], (2, 3)),
+        # A block ends with the prompt; the first one holds what is left over.
+        ("remainder", 7, 4, [(0, 3), (3, 7)], (7, 11)),
+        ("remainder", 8, 4, [(0, 0), (0, 4), (4, 8)], (8, 12)),
+        ("remainder", 3, 4, [(0, 3)], (3, 7)),
+        ("remainder", 1, 4, [(0, 1)], (1, 5)),
+        ("remainder", 2, 1, [(0, 0), (0, 1), (1, 2)], (2, 3)),
+    ],
+)
+def test_where_the_grid_starts(
+    grid: str, prompt: int, size: int, prompt_blocks: list[tuple[int, int]], first: tuple[int, int]
+) -> None:
+    config = D2FConfig(block_size=size, max_new_tokens=4 * size, grid=grid)
+    blocks = BlockPipeline(prompt, config)
+    assert spans(blocks) == prompt_blocks
+    assert states(blocks) == [COMPLETED] * len(prompt_blocks)
+    plan = blocks.plan()
+    assert plan.window == (0, first[1])
+    assert plan.wanted == list(range(prompt, first[1]))
+    ends = [end for start, end in (*prompt_blocks, first) for _ in range(start, end)]
+    assert plan.ends == ends
+    # Whole blocks of the prompt are cached, and no more.
+    assert plan.final == blocks.cached == first[0]
+    assert blocks.blocks[-1].state == FULLY_ACTIVATED
+    (view,) = blocks.record([prompt], [])
+    assert (view.index, view.start, view.end) == (1, prompt, first[1])
+    assert view.num_masked == first[1] - prompt - 1
+
+
+def test_ratios_count_generated_positions_only() -> None:
+    """Three of four rows are the prompt's: the block is undecided all the same."""
+    config = D2FConfig(block_size=4, max_new_tokens=9, tau_add=0.5, tau_act=1.0, grid="start")
+    blocks = BlockPipeline(7, config)
+    blocks.plan()
+    assert (blocks.blocks[-1].start, blocks.blocks[-1].decoded_ratio) == (4, 0.0)
+    blocks.record([7], [])
+    assert blocks.blocks[-1].decoded_ratio == 1.0
+    assert blocks.plan().window == (4, 12)
+    # The row that the prompt's tail takes is no token of the answer: 1 + 4 + 4.
+    assert [block.end for block in blocks.blocks[-2:]] == [8, 12]
+    blocks.record([8, 9], [])
+    assert blocks.plan().window == (8, 16)
+    assert blocks.finish_reason is None
+
+
 EDGES = [(size, decoded) for size in (1, 3, 5, 10, 16, 20, 32) for decoded in range(1, size + 1)]
 
 

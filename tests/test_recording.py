@@ -20,7 +20,7 @@ from app.lanes.lane import Lane, recorded_lane
 from app.page.reducer import LaneBoard
 from app.recordings.recording import RecordedLane, Recording, RecordingError, record, replay_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader, VanillaConfig
-from d2f.config import DecodeConfig
+from d2f.config import GRIDS, DecodeConfig
 from d2f.events import FULLY_ACTIVATED
 from d2f.policy import BlockPipeline, Policy, policy_of
 
@@ -136,6 +136,7 @@ CONFIGS = st.one_of(
         tau_conf=st.sampled_from([0.0, 0.1, 0.29, 0.5, 0.7, 0.895, 0.9, 0.999, 1.0]),
         max_active_blocks=st.none() | st.integers(1, 4),
         early_stop=st.booleans(),
+        grid=st.sampled_from(GRIDS),
     ),
     st.builds(ARConfig, max_new_tokens=st.integers(1, 40), temperature=st.sampled_from([0, 0.7])),
     st.builds(

@@ -30,6 +30,7 @@ BlockRow = tuple[int, int, BlockState]
 class LaneStart(TypedDict):
     """A lane before its first event. ``capacity`` and ``block`` are lengths in tokens.
 
+    ``shared``: as many of the prompt's tokens stand in the block that the answer begins in.
     ``confidences``: whether they are known. ``chat``: prompts and answers in turn, the last prompt
     included.
     """
@@ -39,6 +40,7 @@ class LaneStart(TypedDict):
     decoder: str
     capacity: int
     block: int
+    shared: NotRequired[int]
     confidences: bool
     chat: list[str]
 

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+from d2f.config import D2FConfig
 from d2f.events import CLIENT, DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
+from d2f.policy.pipelined import grid_start
 from d2f.shape import not_for_racing
 
 from .messages import (
@@ -53,7 +55,7 @@ class LaneBoard:
     def start(self) -> LaneStart:
         """What the board must know before the first event."""
         config = self.header.config
-        return {
+        start: LaneStart = {
             "name": self.name,
             "model": self.header.model,
             "decoder": self.header.decoder,
@@ -62,6 +64,10 @@ class LaneBoard:
             "confidences": self.header.clock == DECODER,
             "chat": self.chat,
         }
+        if isinstance(config, D2FConfig):
+            shared = (self._offset - grid_start(self._offset, config)) % config.block_size
+            start |= {"shared": shared} if shared else {}
+        return start
 
     def step(self, event: StepEvent) -> Step:
         """One event as a message."""

@@ -25,7 +25,14 @@ from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
-from d2f.config import CONFIGS, MAX_TOKENS, D2FConfig, DecodeConfig, config_from_dict
+from d2f.config import (
+    CONFIGS,
+    MAX_TOKENS,
+    D2FConfig,
+    DecodeConfig,
+    config_from_dict,
+    decoder_name,
+)
 from d2f.events import DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy import policy_of
 from d2f.strict_json import to_json
@@ -67,10 +74,13 @@ SETTINGS = {
         "tau_conf",
         "max_active_blocks",
         "early_stop",
+        "grid",
     ),
     "ar": SHARED,
     "vanilla": (*SHARED, "tokens_per_step", "block_size"),
 }
+# Settings that came later, which stand last: those that a link ends without have their defaults.
+LATER = {"grid"}
 KEPT_VERSIONS = ("torch",)
 HERE = [DECODER, None, True]  # clock, host and count of most lanes, which a link leaves out
 TICKS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))  # microseconds
@@ -196,7 +206,7 @@ class _Replay:
 def _head(lane: RecordedLane) -> list[Any]:
     """Name and header; the answer only where it is not its tokens' texts, the stop left out."""
     header = lane.trace.header
-    settings = [getattr(header.config, name) for name in _order(header.decoder)]
+    settings = _settings(header.config)
     versions = {name: header.versions[name] for name in KEPT_VERSIONS if name in header.versions}
     answer = None if lane.trace.text == _joined(lane) else lane.trace.text
     place = [header.model, header.device, header.dtype, versions, len(header.prompt_ids)]
@@ -208,6 +218,15 @@ def _head(lane: RecordedLane) -> list[Any]:
 def _order(decoder: str) -> tuple[str, ...]:
     """The order of a decoder's settings in a link."""
     return SETTINGS.get(decoder) or tuple(field.name for field in fields(CONFIGS[decoder]))
+
+
+def _settings(config: DecodeConfig) -> list[Any]:
+    """A config's values in the order of a link, up to the last one that a reader would miss."""
+    defaults = {field.name: field.default for field in fields(config)}
+    names = list(_order(decoder_name(config)))
+    while names[-1] in LATER and getattr(config, names[-1]) == defaults[names[-1]]:
+        names.pop()
+    return [getattr(config, name) for name in names]
 
 
 def _joined(lane: RecordedLane) -> str:
@@ -278,8 +297,9 @@ def _read_lane(
     require(len(origin) in (0, len(HERE)), "its head is not that of a lane")
     require(decoder in CONFIGS, "its decoder is unknown")
     order = _order(decoder)
-    require(len(settings) == len(order), "its settings are not those of its decoder")
-    config = config_from_dict(decoder, dict(zip(order, settings, strict=True)))
+    known = len(settings) <= len(order) and LATER.issuperset(order[len(settings) :])
+    require(known, "its settings are not those of its decoder")
+    config = config_from_dict(decoder, dict(zip(order, settings, strict=False)))
     check_settings(config)
     known = type(prompt_length) is int and 1 <= prompt_length <= MAX_PROMPT_TOKENS
     require(known, "the prompt has too many tokens or none")

@@ -245,9 +245,10 @@ class Grid {
    */
   place(position) {
     const { block } = this.lane.start;
-    const row = Math.floor(position / block);
-    const line = Math.floor((position % block) / this.columns);
-    const column = (position % block) % this.columns;
+    const row = this.lane.row(position);
+    const within = position + this.lane.shared - row * block;
+    const line = Math.floor(within / this.columns);
+    const column = within % this.columns;
     return {
       x: this.inner + column * (this.wide + GAP),
       y: row * this.pitch + EDGE + PAD + line * (CELL + GAP),
@@ -268,12 +269,13 @@ class Grid {
     const line = Math.floor((y - row * this.pitch - EDGE - PAD) / (CELL + GAP));
     const column = Math.floor(x / (this.wide + GAP));
     const within = line * this.columns + column;
-    const position = row * this.lane.start.block + within;
+    const position = row * this.lane.start.block + within - this.lane.shared;
     const inside =
       column >= 0 &&
       column < this.columns &&
       line >= 0 &&
       within < this.lane.start.block &&
+      position >= 0 &&
       position < this.lane.cells.length;
     return inside && row >= 0 ? position : null;
   }
@@ -326,9 +328,10 @@ class Grid {
       pen.fillText(STATES[state].word, NUMBER, y + this.tall / 2);
       brush.frame(pen, left, y, this.width - left, this.tall, state);
     }
-    const from = row * lane.start.block;
+    const from = row * lane.start.block - lane.shared;
     const until = Math.min(from + lane.start.block, lane.cells.length);
-    for (let position = from; position < until; position++) this.drawCell(position, state);
+    for (let position = Math.max(0, from); position < until; position++)
+      this.drawCell(position, state);
   }
 
   /** @param {number} position @param {RowState} state */

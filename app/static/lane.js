@@ -118,12 +118,12 @@ class Lane {
 
   // Back to before the first event; what has arrived is kept.
   rewind() {
-    const { capacity, block } = this.start;
+    const { capacity } = this.start;
     this.next = this.known = this.reserved = 0;
     this.done = false;
     this.shown = { time: 0, tokens: 0, forwards: 0 };
     this.cells = Array.from({ length: capacity }, (_, position) => ({ position, token: null }));
-    this.rows = Array(Math.ceil(capacity / block)).fill('waiting');
+    this.rows = Array(this.row(capacity - 1) + 1).fill('waiting');
     this.fresh = new Set();
     this.stopAt = Infinity;
     this.cursor = null;
@@ -136,6 +136,19 @@ class Lane {
     for (const node of Object.values(this.figures)) setText(node, '–');
     this.inspect(null);
     this.setState('waiting');
+  }
+
+  // How many of the prompt's last tokens share the block that the answer begins in.
+  get shared() {
+    return this.start.shared ?? 0;
+  }
+
+  /**
+   * The row of the grid, or block, in which a position is.
+   * @param {number} position
+   */
+  row(position) {
+    return Math.floor((position + this.shared) / this.start.block);
   }
 
   get diffusion() {
@@ -206,7 +219,7 @@ class Lane {
     for (const commit of event.commits) this.commit(event, commit);
     for (const [position, text] of event.texts ?? []) this.reread(position, text);
     for (const [from, until, state] of event.blocks) {
-      const block = Math.floor(from / this.start.block);
+      const block = this.row(from);
       this.rows[block] = state;
       this.touch(from);
       this.span(block).states.push([event.time, state]);
@@ -222,13 +235,13 @@ class Lane {
    * @param {number} position
    */
   grow(position) {
-    const { block } = this.start;
-    const capacity = (Math.floor(position / block) + 1) * block;
+    const rows = this.row(position) + 1;
+    const capacity = rows * this.start.block - this.shared;
     this.start = { ...this.start, capacity };
     while (this.cells.length < capacity) {
       this.cells.push({ position: this.cells.length, token: null });
     }
-    while (this.rows.length < capacity / block) this.rows.push('waiting');
+    while (this.rows.length < rows) this.rows.push('waiting');
     this.sheet.rule();
   }
 
@@ -237,7 +250,7 @@ class Lane {
     if (position >= this.cells.length) this.grow(position);
     this.cells[position].token = { text, confidence, flags, step: event.forwards };
     this.known += 1;
-    this.span(Math.floor(position / this.start.block)).commits.push(event.time);
+    this.span(this.row(position)).commits.push(event.time);
     if (flags & STOP) this.stop(position);
     this.unsaid.push([position, text, flags]);
   }
@@ -260,7 +273,7 @@ class Lane {
    * @param {number} position
    */
   touch(position) {
-    this.sheet.changed.add(Math.floor(position / this.start.block));
+    this.sheet.changed.add(this.row(position));
   }
 
   /**
@@ -398,7 +411,7 @@ class Lane {
 
   /** @param {Cell} cell */
   describe({ position, token }) {
-    const block = Math.floor(position / this.start.block) + 1;
+    const block = this.row(position) + 1;
     const where = `position ${position + 1}${this.diffusion ? `, block ${block}` : ''}`;
     if (!token) return `Mask · ${where}`;
     const what = token.flags & STOP ? 'End of answer' : `“${token.text.replace(/\n/g, '⏎')}”`;

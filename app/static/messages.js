@@ -18,6 +18,7 @@
  * @property {string} decoder
  * @property {number} capacity
  * @property {number} block
+ * @property {number} [shared] of the prompt's tokens, with the block that the answer begins in
  * @property {boolean} confidences
  * @property {string[]} chat
  */

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from d2f.config import DecodeConfig, decoder_name
+from d2f.config import D2FConfig, DecodeConfig, VanillaConfig, decoder_name
 from d2f.decode.common import check_finite, check_prompt, new_generator, now, read, token_ids
 from d2f.decode.held import held_positions, held_tokens, keep_going
 from d2f.decode.windows import open_windows
@@ -45,6 +45,7 @@ def decode(
     if model.config.causal != causal or (not causal and model.config.mask_id is None):
         needed = "a causal" if causal else "a diffusion"
         raise InvalidInput(f"decoder {decoder!r} needs {needed} model; {model.name!r} is not one")
+    check_grid(model, config)
     ids = token_ids(prompt_ids)
     check_prompt(model, ids, config)
     given = held_tokens(model, config, hold)
@@ -55,6 +56,20 @@ def decode(
     for place, token_id in given:
         canvas[len(ids) + place] = token_id
     return _steps(model, canvas, policy, config, rule, held, inspect)
+
+
+def check_grid(model: Model, config: DecodeConfig) -> None:
+    """``InvalidInput`` for blocks that start elsewhere than those the model was trained on."""
+    own = model.config.grid
+    if isinstance(config, D2FConfig) and config.grid != own:
+        raise InvalidInput(
+            f"grid must be {own!r}, as model {model.name!r} was trained, got {config.grid!r}"
+        )
+    if isinstance(config, VanillaConfig) and own != "prompt":
+        raise InvalidInput(
+            f"model {model.name!r} was trained with blocks that see none behind them, and decoder "
+            "'vanilla' shows every token all others: decode it with 'd2f'"
+        )
 
 
 def _steps(

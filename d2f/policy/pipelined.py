@@ -4,8 +4,10 @@ When a block is appended, when it is fully activated, which rows are forwarded, 
 and when the answer is finished. Knows nothing of tensors, models or text: a decoder asks for the
 window, forwards it, and reports what was committed.
 
-Block 0 is the whole prompt, born completed, so prefill is no special case. The grid of blocks
-starts at the end of the prompt. States only move forward.
+Blocks inside the prompt are born completed, so prefill is no special case. Where the grid of blocks
+starts is one integer (:func:`grid_start`): at the end of the prompt, which is one block then, or
+before it, and then the block that the answer begins in may hold the prompt's last tokens. They are
+no part of its ratio, nor of its view. States only move forward.
 """
 
 from collections.abc import Iterable
@@ -19,22 +21,28 @@ from d2f.policy.plan import NOTHING_HELD, Held, Plan
 
 @dataclass
 class Block:
-    """Positions ``[start, end)``; ``masked`` are those still undecided, in order."""
+    """Positions ``[start, end)``; ``masked`` are those still undecided, in order.
+
+    ``index`` counts from 1 those that hold a part of the answer, from ``answer_start`` on.
+    """
 
     index: int
     start: int
     end: int
+    answer_start: int
     state: str
     masked: list[int] = field(default_factory=list)
 
     @property
     def decoded_ratio(self) -> float:
+        """The decided share of its part of the answer; of a block of the prompt, 1."""
+        size = self.end - self.answer_start
         # One division of integers: 1 - 9 / 10 would fall short of a threshold of 0.1.
-        size = self.end - self.start
-        return (size - len(self.masked)) / size
+        return (size - len(self.masked)) / size if size else 1.0
 
     def view(self) -> BlockView:
-        return BlockView(self.index, self.start, self.end, len(self.masked), self.state)
+        """Its part of the answer."""
+        return BlockView(self.index, self.answer_start, self.end, len(self.masked), self.state)
 
 
 class BlockPipeline:
@@ -49,7 +57,7 @@ class BlockPipeline:
         self.held = held.positions
         self.prompt_length = prompt_length
         self.limit = prompt_length + config.max_new_tokens
-        self.blocks = [Block(0, 0, prompt_length, COMPLETED)]
+        self.blocks = prompt_blocks(prompt_length, config)
         self.first_stop = min(held.stops, default=None)
         end = self.limit if self.first_stop is None else min(self.limit, self.first_stop)
         while end - 1 in self.held:
@@ -94,7 +102,7 @@ class BlockPipeline:
     def _may_grow(self) -> bool:
         last, cap = self.blocks[-1], self.config.max_active_blocks
         return (
-            last.end < self._open_end
+            max(last.end, self.prompt_length) < self._open_end
             and (self.first_stop is None or last.end <= self.first_stop)
             and last.decoded_ratio >= self.config.tau_add
             and (cap is None or len(self.active) < cap)
@@ -106,12 +114,12 @@ class BlockPipeline:
         The last one may be shorter.
         """
         while self._may_grow():
-            start = self.blocks[-1].end
-            end = min(start + self.config.block_size, self.limit)
-            index = len(self.blocks)
-            masked = [position for position in range(start, end) if position not in self.held]
+            last = self.blocks[-1]
+            first = max(last.end, self.prompt_length)
+            end = min(last.end + self.config.block_size, self.limit)
+            masked = [position for position in range(first, end) if position not in self.held]
             state = SEMI_ACTIVATED if masked else COMPLETED
-            self.blocks.append(Block(index, start, end, state, masked))
+            self.blocks.append(Block(last.index + 1, last.end, end, first, state, masked))
             if masked:
                 return
 
@@ -162,13 +170,29 @@ class BlockPipeline:
         return "length" if self.first_stop is None else "stop"
 
 
+def grid_start(prompt_length: int, config: D2FConfig) -> int:
+    """The position that blocks are counted from, in steps of their size; see ``config.GRIDS``."""
+    if config.grid == "prompt":
+        return prompt_length
+    return 0 if config.grid == "start" else prompt_length % config.block_size
+
+
+def prompt_blocks(prompt_length: int, config: D2FConfig) -> list[Block]:
+    """The blocks that are all prompt, completed; the first may be empty."""
+    start = grid_start(prompt_length, config)
+    edges = [0, *range(start, prompt_length + 1, config.block_size)]
+    return [Block(0, start, end, end, COMPLETED) for start, end in pairwise(edges)]
+
+
 def window_units(config: D2FConfig) -> tuple[int, int]:
     """Rows a block, and the most blocks behind the prompt that one window can hold.
 
     All that were active can complete in one step, and be forwarded once more with a new block.
     """
-    total = -(-config.max_new_tokens // config.block_size)
+    # A block that begins with the prompt's end takes that many rows of the answer's fewer.
+    shared = config.block_size - 1 if config.grid == "start" else 0
+    total = -(-(config.max_new_tokens + shared) // config.block_size)
     cap = config.max_active_blocks
     # A compiled model pads to whole blocks, of which one may be far longer than any answer.
-    size = min(config.block_size, config.max_new_tokens)
+    size = min(config.block_size, config.max_new_tokens + shared)
     return size, total if cap is None else min(total, cap + 1)
