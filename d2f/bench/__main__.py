@@ -13,6 +13,7 @@ with starting():
     import torch
     from tqdm import tqdm
 
+    from d2f.bench import shape_suite
     from d2f.bench.lanes import entries, swept
     from d2f.bench.report import text_report
     from d2f.bench.suite import (
@@ -70,10 +71,20 @@ def whole(text: str) -> int:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    suite = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    suite.add_argument("--suite")
+    if suite.parse_known_args(argv)[0].suite == "shape":
+        return shape_suite.parse(argv)
     parser = Parser(PROGRAM, DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    suites = PAIRS | PUBLISHED_PAIRS
-    add("--suite", choices=suites, default="mini", help="which models (default: mini)")
+    suites = [*(PAIRS | PUBLISHED_PAIRS), "shape"]
+    add(
+        "--suite",
+        choices=suites,
+        default="mini",
+        help="which models (default: mini); shape: steps of a network without weights, with "
+        "options of its own (--suite shape --help)",
+    )
     add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all four")
     add("--problems", type=positive, default=50, help="problems a task (default: 50)")
     add("--seed", type=whole, default=0, help="draws other held-out problems (default: 0)")
@@ -163,6 +174,8 @@ def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[s
 @program("d2f bench")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    if args.suite == "shape":
+        return shape_suite.main(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     check_output("--out", args.out)
