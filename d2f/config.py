@@ -23,6 +23,7 @@ class Setting:
         text: what it does, in a sentence.
         rule: what its values must be, in words; ``holds`` says whether one is.
         most: the largest value that a race to be shared may have.
+        choices: all its values, where these are a few words.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Setting:
     rule: str
     holds: Callable[[Any], bool]
     most: float = math.inf
+    choices: tuple[str, ...] = ()
 
 
 def _setting(default: Any, setting: Setting) -> Any:
@@ -81,7 +83,9 @@ def _choice(default: str, choices: tuple[str, ...], label: str, text: str) -> An
     def holds(value: Any) -> bool:
         return isinstance(value, str) and value in choices
 
-    return _setting(default, Setting(label, text, f"one of {', '.join(choices)}", holds))
+    return _setting(
+        default, Setting(label, text, f"one of {', '.join(choices)}", holds, choices=choices)
+    )
 
 
 MAX_TOKENS = 4096  # the longest answer that can be shared
@@ -132,16 +136,72 @@ class ARConfig(DecodeConfig):
     """Autoregressive decoding: one token a forward over a KV cache."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class VanillaConfig(DecodeConfig):
-    """LLaDA-style low-confidence remasking over the whole canvas, no cache.
+COMMIT_RULES = ("confidence", "entropy", "entropy-bound", "stability", "klass", "best")
+_RULE = (
+    "When a token is decided: confidence (it exceeds tau_conf), entropy (below max_entropy), "
+    "entropy-bound (the surest, whose entropies add up to the bound), stability (the same token in "
+    "consecutive forwards, above tau_conf), klass (hardly another distribution in consecutive "
+    "forwards, above tau_conf), best (only what must be decided)."
+)
 
-    ``tokens_per_step`` tokens are committed a forward, inside the leftmost unfinished block of
-    ``block_size`` (None: the whole canvas is one block). LLaDA (arXiv 2502.09992), section 2.4.
+
+def _rule(default: str) -> Any:
+    return _choice(default, COMMIT_RULES, "Commit rule", _RULE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(DecodeConfig):
+    """What all decoders of masked positions have: ``rule``, and the thresholds of each rule.
+
+    A threshold counts under the rules that its text names. See :mod:`d2f.nn.certainty`.
     """
 
+    rule: str = _rule("confidence")
+    tau_conf: float = _number(
+        0.9, "tau_conf", "A token is committed when its probability exceeds this.", low=0, high=1
+    )
+    max_entropy: float = _number(
+        0.4,
+        "Max entropy",
+        "Rule entropy: a token is committed when its distribution has less, in nats.",
+        low=0,
+        high=20,
+    )
+    entropy_bound: float = _number(
+        0.1,
+        "Entropy bound",
+        "Rule entropy-bound: what the entropies of a block's tokens may add up to, in nats.",
+        low=0,
+        high=1000,
+    )
+    max_kl: float = _number(
+        0.01,
+        "Max KL",
+        "Rule klass: how far a distribution may be from the last forward's, in nats.",
+        low=0,
+        high=1000,
+    )
+    stable_steps: int = _count(
+        1,
+        "Stable steps",
+        "Rules stability and klass: in how many forwards running nothing must have changed.",
+        most=MAX_TOKENS,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VanillaConfig(DiffusionConfig):
+    """LLaDA-style low-confidence remasking over the whole canvas, no cache.
+
+    ``tokens_per_step`` tokens, the surest, are committed a forward, inside the leftmost unfinished
+    block of ``block_size`` (None: the whole canvas is one block). LLaDA (arXiv 2502.09992), section
+    2.4. Under another rule than "best", all that it holds sure are committed as well: with
+    "confidence", Fast-dLLM's parallel decoding (arXiv 2505.22618).
+    """
+
+    rule: str = _rule("best")
     tokens_per_step: int = _count(
-        1, "Tokens per step", "Tokens committed a forward.", most=MAX_TOKENS
+        1, "Tokens per step", "Tokens committed a forward, at least.", most=MAX_TOKENS
     )
     block_size: int | None = _count(None, "Block size", "Tokens a block.", most=MAX_TOKENS)
 
@@ -153,14 +213,15 @@ GRIDS = ("prompt", "start", "remainder")
 
 
 @dataclass(frozen=True, kw_only=True)
-class D2FConfig(DecodeConfig):
+class D2FConfig(DiffusionConfig):
     """Pipelined parallel decoding (arXiv 2508.09192, Algorithm 2).
 
     A block is appended when the last one's decoded ratio reaches ``tau_add``; it is fully
     activated when its predecessor's reaches ``tau_act``; a token commits when its confidence
-    exceeds ``tau_conf``. ``max_active_blocks`` bounds the unfinished blocks in flight (None:
-    unbounded, as released). ``early_stop=False`` decodes open blocks behind a stop token to their
-    end, as released. ``grid`` is one of :data:`GRIDS`, the model's own.
+    exceeds ``tau_conf``, unless another ``rule`` decides. ``max_active_blocks`` bounds the
+    unfinished blocks in flight (None: unbounded, as released). ``early_stop=False`` decodes open
+    blocks behind a stop token to their end, as released. ``grid`` is one of :data:`GRIDS`, the
+    model's own.
     """
 
     block_size: int = _count(
@@ -181,9 +242,6 @@ class D2FConfig(DecodeConfig):
         low=0,
         high=1,
         open_low=True,
-    )
-    tau_conf: float = _number(
-        0.9, "tau_conf", "A token is committed when its probability exceeds this.", low=0, high=1
     )
     max_active_blocks: int | None = _count(
         None,

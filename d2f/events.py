@@ -39,7 +39,8 @@ MALFORMED = (KeyError, TypeError, AttributeError, IndexError, OverflowError, Rec
 class Commit:
     """One token decided: its confidence is the probability of the chosen token.
 
-    ``forced`` marks the single best token of a fully activated block that had none above tau_conf.
+    ``forced`` marks a token that was decided though it was not sure, such as the single best of a
+    fully activated block that had none above tau_conf.
     ``candidates`` are the likeliest tokens there with their probabilities, best first; empty unless
     the run was inspected.
     """

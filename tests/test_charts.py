@@ -11,6 +11,7 @@ from app.recordings.recording import RecordedLane, Recording
 from d2f import Trace
 from d2f.bench.report import read_results
 from d2f.catalogue.pairs import PAIRS
+from d2f.config import config_from_dict
 
 TEXTS = {0: "<end>", 1: "one", 2: " two", 3: " three", 4: " four", 5: "!"}
 
@@ -95,4 +96,5 @@ def test_the_committed_benchmarks_can_be_drawn_and_raced():
     assert {s.name for s in together.data} >= {"D2F", "AR", "vanilla diffusion"}
     assert sum(len(s.x) for s in apart.data) == len([r for r in rows if r["task"] != "all"])
     for each in points(results):
-        read_settings(PAIRS["mini"], [each["config"][name] for name in SETTINGS])
+        config = config_from_dict("d2f", each["config"])
+        read_settings(PAIRS["mini"], [getattr(config, name) for name in SETTINGS])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2f.config import (
+    COMMIT_RULES,
     CONFIGS,
     GRIDS,
     ARConfig,
@@ -48,6 +49,12 @@ BAD: list[tuple[type[DecodeConfig], str, Any]] = [
     *[(D2FConfig, "tau_conf", value) for value in (-0.1, 1.1, NAN, "0.9", None, True)],
     *[(D2FConfig, "early_stop", value) for value in (1, 0, None, "yes")],
     *[(D2FConfig, "grid", value) for value in ("Start", "", "zero", 0, None, True)],
+    *[(D2FConfig, "rule", value) for value in ("surest", "", "Confidence", None, 1, True)],
+    *[(VanillaConfig, "rule", value) for value in ("count", None)],
+    *[(VanillaConfig, "max_entropy", value) for value in (-1, 21, NAN, "1", None, True)],
+    *[(D2FConfig, "entropy_bound", value) for value in (-0.1, 1001, INFINITY, None)],
+    *[(D2FConfig, "max_kl", value) for value in (-0.1, 1001, NAN, None)],
+    *[(D2FConfig, "stable_steps", value) for value in (*COUNTS, None)],
 ]
 
 
@@ -133,7 +140,13 @@ def test_the_defaults_are_the_papers() -> None:
         "max_active_blocks": None,
         "early_stop": True,
         "grid": "prompt",
+        "rule": "confidence",
+        "max_entropy": 0.4,
+        "entropy_bound": 0.1,
+        "max_kl": 0.01,
+        "stable_steps": 1,
     }
+    assert VanillaConfig().rule == "best"
     assert VanillaConfig().tokens_per_step == 1
     assert VanillaConfig().block_size is None
 
@@ -169,21 +182,28 @@ def configs() -> st.SearchStrategy[DecodeConfig]:
         "seed": st.integers(0, 2**53),
     }
     unit = st.floats(0, 1, exclude_min=True)
+    ruled = shared | {
+        "rule": st.sampled_from(COMMIT_RULES),
+        "tau_conf": st.floats(0, 1),
+        "max_entropy": st.floats(0, 20),
+        "entropy_bound": st.floats(0, 1000),
+        "max_kl": st.floats(0, 1000),
+        "stable_steps": st.integers(1, 64),
+    }
     return st.one_of(
         st.builds(ARConfig, **shared),
         st.builds(
             VanillaConfig,
-            **shared,
+            **ruled,
             tokens_per_step=st.integers(1, 64),
             block_size=st.none() | st.integers(1, 512),
         ),
         st.builds(
             D2FConfig,
-            **shared,
+            **ruled,
             block_size=st.integers(1, 512),
             tau_add=unit,
             tau_act=unit,
-            tau_conf=st.floats(0, 1),
             max_active_blocks=st.none() | st.integers(1, 64),
             early_stop=st.booleans(),
             grid=st.sampled_from(GRIDS),

@@ -24,6 +24,7 @@ from d2f.bench import suite
 from d2f.bench.report import text_report
 from d2f.config import CONFIGS, DecodeConfig
 from d2f.decode import RULES, trace_header
+from d2f.nn.certainty import Said
 from d2f.policy import KINDS, Held, Kind, Plan
 from d2f.tokenizer import Tokenizer
 
@@ -59,8 +60,8 @@ class RandomOrder:
         return None if self.left else "stop" if self.stopped else "length"
 
 
-def keep(policy: RandomOrder, config: RandomConfig, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    none = torch.zeros_like(confidence, dtype=torch.bool)
+def keep(policy: RandomOrder, config: RandomConfig, said: Said) -> tuple[Tensor, Tensor]:
+    none = torch.zeros_like(said.tokens, dtype=torch.bool)
     return ~none, none
 
 

@@ -122,6 +122,10 @@ def test_catalogue_models_take_the_settings_of_their_pair(cli: Cli) -> None:
     changes = {"max_active_blocks": None, "early_stop": False, "max_new_tokens": 8}
     config = replace(PAIRS["mini"].config, block_size=32, **changes)
     assert json.loads(out)["config"] == config_to_dict(config)
+    changed = ("--rule", "entropy-bound", "--entropy-bound", "0.3", "--max-new-tokens", "8")
+    _, out, _ = cli(*arguments, *changed)
+    changes = {"rule": "entropy-bound", "entropy_bound": 0.3, "max_new_tokens": 8}
+    assert json.loads(out)["config"] == config_to_dict(replace(PAIRS["mini"].config, **changes))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -189,6 +193,9 @@ def test_trace_holds_the_run(cli: Cli, tmp_path: Path) -> None:
         (["--model", "mini-d2f", "--block-size", "1.5"], "block_size must be an integer"),
         (["--model", "mini-d2f", "--early-stop", "0"], "early_stop must be true or false"),
         (["--model", "mini-d2f", "--max-active-blocks", "x"], "an integer or none, got 'x'"),
+        (["--model", "mini-d2f", "--rule", "luck"], "rule must be one of confidence, entropy, "),
+        (["--model", "mini-d2f", "--max-kl", "-1"], "max_kl must be in [0, 1000], got -1.0"),
+        (["--model", "mini-ar", "--rule", "klass"], "decoder 'ar' has no setting 'rule'"),
         (["--model", "mini-ar", "--max-new-tokens", "9999"], "exceed the model's context"),
         (["--model", "mini-ar", "--prompt", " \n"], "the prompt is empty"),
         (["--model", "mini-ar", "--prompt", "a <|end|>"], "special token '<|end|>'"),

@@ -44,7 +44,7 @@ from d2f import (
     VanillaConfig,
     stream,
 )
-from d2f.config import CONFIGS, GRIDS, DecodeConfig
+from d2f.config import COMMIT_RULES, CONFIGS, GRIDS, DecodeConfig, DiffusionConfig
 from d2f.decode import trace_header
 from d2f.policy.pipelined import BlockPipeline
 from d2f.tokenizer import Tokenizer
@@ -207,7 +207,7 @@ def test_a_later_setting_is_sent_only_where_it_says_something(tokenizer: Tokeniz
     """Links of before it stay as they were, and open."""
     payload = json.loads(json.dumps(PAYLOAD))
     settings = payload[4][0][SETTING]
-    assert len(settings) == len(SETTINGS["d2f"]) - 1
+    assert len(settings) == SETTINGS["d2f"].index("grid")
     for grid, sent in (("prompt", []), ("start", ["start"])):
         config = D2FConfig(max_new_tokens=8, block_size=4, grid=grid)
         link = to_link(Recording("Hi", (decoded(config, 0, 999, tokenizer),)))
@@ -216,7 +216,7 @@ def test_a_later_setting_is_sent_only_where_it_says_something(tokenizer: Tokeniz
     assert from_link(linked(payload)) == BY_HAND
     for wrong in (settings[:-1], [*settings, "prompt", 1], [*settings, "end"], [*settings, 0]):
         payload[4][0][SETTING] = wrong
-        with pytest.raises(RecordingError, match="settings are not those|grid must be one of"):
+        with pytest.raises(RecordingError, match="settings are not|(grid|rule) must be one of"):
             from_link(linked(payload))
 
 
@@ -247,7 +247,9 @@ def told(recorded: RecordedLane) -> list[Any]:
 def assert_kept(before: RecordedLane, after: RecordedLane) -> None:
     """Exact but for ids, times to a fiftieth of the median step, and confidences."""
     assert told(after) == told(before)
-    tau = getattr(before.trace.header.config, "tau_conf", -1.0)
+    config = before.trace.header.config
+    ruled = isinstance(config, DiffusionConfig) and config.rule == "confidence"
+    tau = config.tau_conf if ruled else -1.0
     steps = sorted(event.seconds for event in before.trace.events)
     tick = max(steps[len(steps) // 2] / 50, 1e-6) if steps else 0.0
     elapsed = [0.0, 0.0]
@@ -313,10 +315,13 @@ REAL = st.one_of(
         max_active_blocks=st.sampled_from([None, 2]),
         early_stop=st.booleans(),
         grid=st.sampled_from(GRIDS),
+        rule=st.sampled_from(COMMIT_RULES),
     ),
     st.builds(ARConfig, max_new_tokens=st.integers(1, 30)),
     st.builds(
         VanillaConfig,
+        rule=st.sampled_from(COMMIT_RULES),
+        tau_conf=st.sampled_from([0.3, 0.6, 1.0]),
         max_new_tokens=st.integers(1, 24),
         tokens_per_step=st.integers(1, 5),
         block_size=st.none() | st.integers(1, 30),
@@ -333,6 +338,35 @@ def test_a_link_keeps_what_the_real_decoders_did(
     lane = decoded(config, seed, cut, Tokenizer(tokenizer_folder, stops))
     (again,) = from_link(to_link(Recording("Count to four.", (lane,)))).lanes
     assert_kept(lane, again)
+
+
+@pytest.mark.parametrize("rule", [each for each in COMMIT_RULES if each != "confidence"])
+def test_a_link_without_a_rule_has_the_one_that_there_was(
+    rule: str, tokenizer_folder: Path
+) -> None:
+    """Links are as they were before there were rules; another rule stands behind the settings."""
+    tokenizer = Tokenizer(tokenizer_folder, ())
+    old = D2FConfig(block_size=4, max_new_tokens=8)
+    lane = decoded(old, 1, 999, tokenizer)
+    settings = json.loads(bared(to_link(Recording("Count.", (lane,)))))[4][0][2]
+    assert settings == [8, 0.0, 1.0, 0, 0, 4, 0.1, 0.95, 0.9, None, True]
+    lane = decoded(replace(old, rule=rule), 1, 999, tokenizer)
+    settings = json.loads(bared(to_link(Recording("Count.", (lane,)))))[4][0][2]
+    assert settings[11:] == ["prompt", rule]
+
+
+@pytest.mark.parametrize(("flag", "forced"), [(0, False), (1, True)])
+def test_under_another_rule_a_link_tells_what_was_forced(flag: int, forced: bool) -> None:
+    settings = [2, 0.0, 1.0, 0, 0, 1, None, 0.9, "entropy"]  # both tokens in one step
+    head = ["vanilla", "vanilla", settings, "m", *HEAD[:2], {}, 3, None]
+    columns = [["a\x7fb"], [[column(2), column(0, 0), ""]], [column(6 + flag, 1)]]
+    (lane,) = from_link(
+        linked([1, "d2f-race", "", "", [head], *columns, [[1, column(5, 0)]]])
+    ).lanes
+    assert lane.trace.events[0].commits == (Commit(3, 1, 0.97, forced), Commit(4, 2, 1.0, True))
+    columns[2] = [column(2 * 29, 0)]
+    with pytest.raises(RecordingError, match="a confidence is out of range"):
+        from_link(linked([1, "d2f-race", "", "", [head], *columns, [[1, column(5, 0)]]]))
 
 
 # --- What is lost, and only that. ---
@@ -568,6 +602,12 @@ LIMITS: list[tuple[tuple[int, ...], Any, str]] = [
     ((4, 0, DECODER), "eagle", "its decoder is unknown"),
     ((4, 0, DECODER), [], "it is malformed (TypeError)"),
     ((4, 0, SETTING), [8], "its settings are not those of its decoder"),
+    ((4, 0, SETTING), [8, 0.0, 1.0, 0, 0, 4, 0.5, 0.75, 0.9, None], "are not those of its decod"),
+    (
+        (4, 0, SETTING),
+        [8, 0.0, 1.0, 0, 0, 4, 0.5, 0.75, 0.9, None, True, "prompt", "luck"],
+        "rule must be one of confidence, entropy",
+    ),
     ((4, 0, SETTING, 0), 4097, "max_new_tokens must be at most 4,096"),
     ((4, 0, SETTING, 0), 8.0, "max_new_tokens must be an integer >= 1"),
     ((4, 0, SETTING, 4), 2**63, "seed must be at most"),

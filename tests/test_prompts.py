@@ -15,6 +15,7 @@ from app.prompts import (
     recognise,
     verdict,
 )
+from d2f.errors import InvalidInput
 from d2f.tasks import TASKS, draw, split_of
 
 
@@ -141,6 +142,16 @@ def test_a_problem_is_known_whatever_ends_its_lines(end: str):
     assert own._asked(None, typed) == [problem.prompt]
     assert recognise(own._asked(None, typed), [problem]) == Known(problem)
     assert own._prefilled({"prompt": typed})[own.parts.prompt] == f"{problem.prompt}\n"
+
+
+def test_an_address_fills_in_words_and_numbers():
+    own = page([])
+    filled = own._prefilled({"rule": "entropy", "max_entropy": "0.25", "max_active_blocks": ""})
+    boxes = own.parts.settings
+    asked = [filled[boxes[name]] for name in ("rule", "max_entropy", "max_active_blocks")]
+    assert asked == ["entropy", 0.25, None]
+    with pytest.raises(InvalidInput, match="invalid setting: rule must be one of confidence, "):
+        own._prefilled({"rule": "luck"})
 
 
 def test_other_prompts_are_not_judged():

@@ -199,9 +199,8 @@ def test_positions_commit_by_confidence_or_by_force(
     commit: list[int],
     forced: list[int],
 ) -> None:
-    chosen, by_force = select(
-        torch.tensor(confidence), torch.tensor(rows), torch.tensor(force), tau
-    )
+    told = torch.tensor(confidence)
+    chosen, by_force = select(told > tau, told, torch.tensor(rows), torch.tensor(force))
     assert chosen.nonzero()[:, 0].tolist() == commit
     assert by_force.nonzero()[:, 0].tolist() == forced
 
@@ -229,6 +228,7 @@ def test_selection_equals_a_plain_loop(blocks: list[tuple[list[int], bool]], tau
             sure = [best]
         expected += sure
     force = torch.tensor([force for _, force in blocks])
-    chosen, forced = select(torch.tensor(confidence), torch.tensor(rows), force, tau / 16)
+    told = torch.tensor(confidence)
+    chosen, forced = select(told > tau / 16, told, torch.tensor(rows), force)
     assert chosen.nonzero()[:, 0].tolist() == expected
     assert forced.nonzero()[:, 0].tolist() == expected_forced

@@ -108,7 +108,7 @@ def test_settings_reach_the_decoder(served: tuple):
     asked |= {"presence_penalty": 0.0}
     changed = {"max_new_tokens": 5, "seed": 7, "temperature": 1.0, "top_p": 0.9, "top_k": 9}
     if isinstance(config, D2FConfig):
-        asked["settings"] = {"tau_conf": 0.1, "max_active_blocks": None}
+        asked["settings"] = {"tau_conf": 0.1, "max_active_blocks": None, "rule": "stability"}
         changed |= asked["settings"]
     trace = here(model, type(config)(**config_to_dict(config) | changed))
     parts = [{"type": "text", "text": "Cou"}, {"type": "text", "text": "nt."}]

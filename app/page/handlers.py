@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.components import Component
 
+from d2f.config import D2FConfig, settings_of
 from d2f.errors import D2FError, InvalidInput
 from d2f.tasks import Problem
 from d2f.text import decoded, new_lines
@@ -53,7 +54,7 @@ class Parts:
     follow: gr.Checkbox
     drop: gr.Checkbox
     pair: gr.Dropdown
-    settings: dict[str, gr.Number]
+    settings: dict[str, gr.Number | gr.Dropdown]
     plots: list[gr.Plot]
 
 
@@ -299,7 +300,7 @@ class Page:
         try:
             chosen = self.host.pair(query.get("pair", self.pair))
             values = [
-                _number(query[name]) if name in query else getattr(chosen.config, name)
+                _typed(name, query[name]) if name in query else getattr(chosen.config, name)
                 for name in SETTINGS
             ]
             read_settings(chosen, values)
@@ -340,12 +341,14 @@ def _asks(query: dict[str, str]) -> bool:
     return not query.keys().isdisjoint(("prompt", "pair", *SETTINGS))
 
 
-def _number(text: str) -> float | None:
-    """A setting of an address; empty: none.
+def _typed(name: str, text: str) -> float | str | None:
+    """The value of a setting in an address: a word where it has a few; else a number, empty: none.
 
     Raises:
         InvalidInput: it is no number.
     """
+    if settings_of(D2FConfig)[name].choices:
+        return text
     try:
         return float(text) if text.strip() else None
     except ValueError:

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from d2f.bench.report import read_results
-from d2f.config import ARConfig, D2FConfig, settings_of
+from d2f.config import ARConfig, D2FConfig, config_from_dict, settings_of
 from d2f.tasks import TASKS, Problem
 
 from ..door.door import MAX_FILE
@@ -238,7 +238,7 @@ def _examples(known: dict[str, list[Problem]], prompt: gr.Textbox) -> dict[str, 
         }
 
 
-def _settings(chosen: str, host: Host) -> tuple[gr.Dropdown, dict[str, gr.Number]]:
+def _settings(chosen: str, host: Host) -> tuple[gr.Dropdown, dict[str, gr.Number | gr.Dropdown]]:
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         box = gr.Dropdown(
             [(each.title, each.name) for each in host.pairs.values()],
@@ -254,11 +254,14 @@ def _settings(chosen: str, host: Host) -> tuple[gr.Dropdown, dict[str, gr.Number
             return box, {name: _field(name, getattr(config, name)) for name in SETTINGS}
 
 
-def _field(name: str, value: float | None) -> gr.Number:
+def _field(name: str, value: Any) -> gr.Number | gr.Dropdown:
     """A setting's box; those of the AR lane's decoder hold for both."""
     setting = settings_of(D2FConfig)[name]
     both = " Both lanes." if name in settings_of(ARConfig) else ""
-    return gr.Number(value, label=setting.label, info=setting.text + both, min_width=260)
+    told: dict[str, Any] = {"label": setting.label, "info": setting.text + both, "min_width": 260}
+    if setting.choices:
+        return gr.Dropdown(list(setting.choices), value=value, **told)
+    return gr.Number(value, **told)
 
 
 def _share(publishing: bool) -> tuple[gr.Button, gr.UploadButton, gr.Button | None]:
@@ -301,7 +304,7 @@ def _charts() -> tuple[gr.Accordion, gr.Button, list[gr.Plot]]:
     return panel, redraw, plots
 
 
-def _benchmarks(settings: dict[str, gr.Number]) -> None:
+def _benchmarks(settings: dict[str, gr.Number | gr.Dropdown]) -> None:
     """Speed against accuracy of the committed benchmarks; a setting measured there can be raced."""
     results = read_results()
     measured = points(results)
@@ -329,7 +332,8 @@ def _benchmarks(settings: dict[str, gr.Number]) -> None:
     _on(panel.expand, lambda: drawn, None, plots)
 
     def take(index: int) -> list[Any]:
-        config = pick(measured, index)["config"]
-        return [config[name] for name in SETTINGS]
+        # Measurements are older than some settings.
+        config = config_from_dict("d2f", pick(measured, index)["config"])
+        return [getattr(config, name) for name in SETTINGS]
 
     _on(load.click, take, load, list(settings.values()))

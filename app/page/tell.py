@@ -41,6 +41,11 @@ SETTINGS = (
     "max_active_blocks",
     "temperature",
     "seed",
+    "rule",
+    "max_entropy",
+    "entropy_bound",
+    "max_kl",
+    "stable_steps",
 )
 SLOW_MOTION, REAL_TIME = 0.1, 1.0
 # Seconds for which a batch is gathered. Telling and showing take time from models that share the

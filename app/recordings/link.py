@@ -6,8 +6,9 @@ base64url form, without padding, of a raw deflate stream of JSON. What was said 
 comes last; without it a link is as it always was. What a link loses, on purpose:
 
 - times are rounded to at most a fiftieth of the lane's median step; sums do not drift;
-- confidences are rounded to hundredths above 0.9 and to twentieths below, but never across
-  tau_conf: a D2F token at or below it was forced, one above it was not;
+- confidences are rounded to hundredths above 0.9 and to twentieths below, but under the commit rule
+  of that name never across tau_conf: a token at or below it was forced, one above it was not. Under
+  other rules each token's confidence comes with whether it was forced;
 - token ids: a token is numbered from 1 by its first place in the answer; two ids of the same text
   become one, unless only one of them stops the answer. ``stop_ids`` keeps those that occur;
 - the prompt's token ids: only their count is sent, and ``prompt_ids`` is that many zeros;
@@ -30,6 +31,7 @@ from d2f.config import (
     MAX_TOKENS,
     D2FConfig,
     DecodeConfig,
+    DiffusionConfig,
     config_from_dict,
     decoder_name,
 )
@@ -63,6 +65,7 @@ MAX_INFLATED = 1_048_576  # bytes
 # A D2F step visits every block and every undecided position. Real runs stay far below.
 MAX_WORK = 2_000_000
 BLOCK_WORK = 10
+RULES = ("rule", "max_entropy", "entropy_bound", "max_kl", "stable_steps")
 SHARED = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
 # The order of settings in a link, fixed here so that old links survive new settings.
 SETTINGS = {
@@ -75,12 +78,13 @@ SETTINGS = {
         "max_active_blocks",
         "early_stop",
         "grid",
+        *RULES,
     ),
     "ar": SHARED,
-    "vanilla": (*SHARED, "tokens_per_step", "block_size"),
+    "vanilla": (*SHARED, "tokens_per_step", "block_size", "tau_conf", *RULES),
 }
 # Settings that came later, which stand last: those that a link ends without have their defaults.
-LATER = {"grid"}
+LATER = {"grid", "tau_conf", *RULES}
 KEPT_VERSIONS = ("torch",)
 HERE = [DECODER, None, True]  # clock, host and count of most lanes, which a link leaves out
 TICKS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))  # microseconds
@@ -260,19 +264,32 @@ def _levels(lane: RecordedLane) -> str:
     return pack([_level(commit, tau) for commit in commits])
 
 
-def _tau(config: DecodeConfig) -> float:
-    """At or below this confidence a token was forced; only D2F forces."""
-    return config.tau_conf if isinstance(config, D2FConfig) else -1.0
+def _tau(config: DecodeConfig) -> float | None:
+    """At or below this confidence a token was forced; None: confidence does not tell."""
+    if not isinstance(config, DiffusionConfig):
+        return -1.0
+    # Where only what must be decided is, it is forced in D2F, and all there is to do elsewhere.
+    told = {"confidence": config.tau_conf, "best": 1.0 if isinstance(config, D2FConfig) else -1.0}
+    return told.get(config.rule)
 
 
-def _level(commit: Commit, tau: float) -> int:
-    """The nearest of LEVELS, by its number, on the side of ``tau`` where the commit stands."""
+def _level(commit: Commit, tau: float | None) -> int:
+    """The nearest of LEVELS, by its number, on the side of ``tau`` where the commit stands.
+
+    Without a ``tau`` twice that number, and one more if the token was forced.
+    """
+    if tau is None:
+        return 2 * _nearest(commit, range(len(LEVELS))) + commit.forced
     above = commit.confidence - tau
     # Decoders compare in float32, where a confidence a little above tau may equal it.
     right = above < 1e-6 if commit.forced else above > 0
     require(right, "it is not what its settings give")
     side = [number for number, level in enumerate(LEVELS) if (level <= tau) == commit.forced]
-    return min(side, key=lambda number: abs(LEVELS[number] - commit.confidence))
+    return _nearest(commit, side)
+
+
+def _nearest(commit: Commit, levels: Sequence[int]) -> int:
+    return min(levels, key=lambda number: abs(LEVELS[number] - commit.confidence))
 
 
 def _times(lane: RecordedLane) -> list[Any]:
@@ -360,17 +377,19 @@ def _events(
     ids: dict[int, int],
     levels: Sequence[int],
     seconds: Sequence[float],
-    tau: float,
+    tau: float | None,
 ) -> tuple[StepEvent, ...]:
     require(len(seconds) == len(steps), "a lane must have a time for every step")
     require(len(levels) == len(ids), "a lane must have a confidence for every token")
-    require(max(levels, default=0) < len(LEVELS), "a confidence is out of range")
-    certain = iter(LEVELS[level] for level in levels)
+    kinds = 1 if tau is not None else 2
+    require(max(levels, default=0) < kinds * len(LEVELS), "a confidence is out of range")
+    certain = iter((LEVELS[level // kinds], tau is None and level % 2 == 1) for level in levels)
     events = []
     for number, ((positions, _, shape), time) in enumerate(zip(steps, seconds, strict=True)):
         sure = [next(certain) for _ in positions]
         commits = tuple(
-            Commit(p, ids[p], c, c <= tau) for p, c in zip(positions, sure, strict=True)
+            Commit(p, ids[p], c, flagged if tau is None else c <= tau)
+            for p, (c, flagged) in zip(positions, sure, strict=True)
         )
         window, blocks, cached, reason = shape
         events.append(StepEvent(number, time, window, commits, blocks, cached, reason))

@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help tells the options)\n")
 
 
-def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | None:
+def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | str | None:
     """The value of a decoder's setting from what a person typed; ``ValueError`` says what is wrong.
 
     The config that takes the value checks its range.
@@ -45,6 +45,8 @@ def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | No
     word = text.strip().lower()
     if word == "none" and NoneType in kinds:
         return None
+    if str in kinds:
+        return word
     if bool in kinds:
         if word in ("true", "false"):
             return word == "true"

@@ -1,7 +1,8 @@
-"""Commit rules: which of a forward's wanted positions keep the token the model gives them.
+"""Which of a forward's wanted positions keep the token that the model gives them, by decoder.
 
-Each is a function of the policy, the settings and the (N,) confidences of the wanted positions to
-(N,) booleans, committed and forced, on the device and without waiting for it.
+Each is a function of the policy, the settings and what the forward says of the wanted positions to
+(N,) booleans, committed and forced, on the device and without waiting for it. What is sure enough,
+the settings' rule says (:mod:`d2f.nn.certainty`).
 """
 
 import torch
@@ -10,29 +11,35 @@ from torch import Tensor
 from d2f.config import D2FConfig, DecodeConfig, VanillaConfig
 from d2f.events import FULLY_ACTIVATED
 from d2f.nn.attention import send
+from d2f.nn.certainty import Blocks, Said, judge
 from d2f.nn.sampling import select
 from d2f.policy import BlockPipeline, Policy
 
 
-def confident(
-    policy: BlockPipeline, config: D2FConfig, confidence: Tensor
-) -> tuple[Tensor, Tensor]:
-    """D2F's: all above tau_conf; a fully activated block with none keeps its best, forced."""
+def confident(policy: BlockPipeline, config: D2FConfig, said: Said) -> tuple[Tensor, Tensor]:
+    """D2F's: all that are sure; a fully activated block with none keeps its best, forced."""
     active = [block for block in policy.uncached if block.masked]
     rows = torch.tensor([row for row, block in enumerate(active) for _ in block.masked])
     force = torch.tensor([block.state == FULLY_ACTIVATED for block in active])
-    device = confidence.device
-    return select(confidence, send(rows, device), send(force, device), config.tau_conf)
+    device = said.tokens.device
+    blocks = Blocks(send(rows, device), send(force, device))
+    return select(*judge(config, said, blocks), blocks.rows, blocks.force)
 
 
-def best(policy: Policy, config: VanillaConfig, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    """Vanilla diffusion's: the ``tokens_per_step`` most confident; the rest is masked again."""
-    kept = confidence.topk(min(config.tokens_per_step, len(confidence))).indices
-    none = torch.zeros_like(confidence, dtype=torch.bool)
-    return none.index_fill(0, kept, True), none
+def best(policy: Policy, config: VanillaConfig, said: Said) -> tuple[Tensor, Tensor]:
+    """Vanilla diffusion's: the ``tokens_per_step`` best and all that are sure; the rest is masked.
+
+    Forced are those of them that a rule, if there is one, does not hold sure.
+    """
+    nowhere = torch.zeros_like(said.tokens)
+    sure, score = judge(config, said, Blocks(nowhere, torch.ones_like(nowhere[:1]).bool()))
+    kept = score.topk(min(config.tokens_per_step, len(score))).indices
+    none = torch.zeros_like(sure)
+    commit = none.index_fill(0, kept, True) | sure
+    return commit, none if config.rule == "best" else commit & ~sure
 
 
-def all_wanted(policy: Policy, config: DecodeConfig, confidence: Tensor) -> tuple[Tensor, Tensor]:
+def all_wanted(policy: Policy, config: DecodeConfig, said: Said) -> tuple[Tensor, Tensor]:
     """Autoregression's: whatever was wanted is decided."""
-    none = torch.zeros_like(confidence, dtype=torch.bool)
+    none = torch.zeros_like(said.tokens, dtype=torch.bool)
     return ~none, none

@@ -18,12 +18,13 @@ from d2f.decode.windows import open_windows
 from d2f.errors import InvalidInput
 from d2f.events import Commit, Guess, StepEvent
 from d2f.model import Model
+from d2f.nn.certainty import Memory, Said
 from d2f.nn.sampling import choose, forbid, likeliest
 from d2f.policy import Held, Policy, kind_of, policy_of
 
-# From policy, settings and the (N,) confidences of the wanted positions, which of these commit, and
-# which of them were forced: (N,) booleans on the device.
-CommitRule = Callable[[Any, Any, Tensor], tuple[Tensor, Tensor]]
+# From policy, settings and what a forward says of the N wanted positions, which of these commit,
+# and which of them were forced: (N,) booleans on the device.
+CommitRule = Callable[[Any, Any, Said], tuple[Tensor, Tensor]]
 
 
 def decode(
@@ -83,6 +84,7 @@ def _steps(
 ) -> Iterator[StepEvent]:
     started = now(model.device)
     generator = new_generator(model, config.seed)
+    memory = Memory(config)
     with open_windows(model, len(canvas), config) as windows:
         for step in count():
             plan = policy.plan()
@@ -93,7 +95,8 @@ def _steps(
                 logits = keep_going(logits, plan.wanted, held, model.tokenizer.stop_ids)
                 tokens, confidence = choose(logits, config, generator)
                 confidence = confidence.where(finite, torch.nan)
-                commit, forced = rule(policy, config, confidence)
+                said = memory.said(plan.wanted, logits, tokens, confidence)
+                commit, forced = rule(policy, config, said)
                 rows = read(
                     tokens, confidence, commit, forced, *(likeliest(logits) if inspect else ())
                 )

@@ -62,26 +62,24 @@ def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
-def select(
-    confidence: Tensor, rows: Tensor, force: Tensor, tau_conf: float
-) -> tuple[Tensor, Tensor]:
-    """Which masked positions commit (paper section 4.3): those above ``tau_conf``, strictly.
+def select(sure: Tensor, score: Tensor, rows: Tensor, force: Tensor) -> tuple[Tensor, Tensor]:
+    """Which masked positions commit (paper section 4.3): those that are sure.
 
     A fully activated block with none commits its single best, so that no step is idle.
 
     Args:
-        confidence: (N,) of the masked positions.
+        sure: (N,) of the masked positions, booleans.
+        score: (N,) what the best one has most of.
         rows: (N,) the block each belongs to, 0 .. W - 1.
         force: (W,) True for fully activated blocks.
 
     Returns:
         (N,) commit and (N,) forced, booleans.
     """
-    confident = confidence > tau_conf
     per_block = torch.zeros(force.shape[0], dtype=torch.long, device=rows.device)
-    some = per_block.index_add(0, rows, confident.long()) > 0
+    some = per_block.index_add(0, rows, sure.long()) > 0
     own = rows[None] == torch.arange(force.shape[0], device=rows.device)[:, None]  # (W, N)
-    best = confidence[None].masked_fill(~own, -1).argmax(-1)  # (W,) first of equals
+    best = score[None].masked_fill(~own, -torch.inf).argmax(-1)  # (W,) first of equals
     is_best = best[rows] == torch.arange(rows.shape[0], device=rows.device)
     forced = is_best & (force & ~some)[rows]
-    return confident | forced, forced
+    return sure | forced, forced
