@@ -4,6 +4,7 @@ Knows nothing of models, decoders or screens.
 """
 
 import codecs
+from collections.abc import Mapping
 
 from d2f.events import StepEvent, TraceHeader
 from d2f.tokenizer import Tokenizer
@@ -59,18 +60,21 @@ class TokenTexts:
 
     def add(self, event: StepEvent) -> dict[int, str]:
         """Texts by position: of what ``event`` commits, and of what reads differently by it."""
+        return self.place({commit.position: commit.token_id for commit in event.commits})
+
+    def place(self, tokens: Mapping[int, int]) -> dict[int, str]:
+        """The same of token ids by position."""
         found: dict[int, str] = {}
-        for commit in event.commits:
-            part = self._tokenizer.token_bytes(commit.token_id)
+        for position, token_id in tokens.items():
+            part = self._tokenizer.token_bytes(token_id)
             if part is None:
-                first = commit.position == self._start
-                text = self._tokenizer.token_text(commit.token_id, first=first)
-                found[commit.position] = text
+                first = position == self._start
+                found[position] = self._tokenizer.token_text(token_id, first=first)
             else:
-                self._parts[commit.position] = part
-        for commit in event.commits:
-            if commit.position in self._parts and commit.position not in found:
-                found |= self._characters(commit.position)
+                self._parts[position] = part
+        for position in tokens:
+            if position in self._parts and position not in found:
+                found |= self._characters(position)
         changed = {p: text for p, text in sorted(found.items()) if self._texts.get(p) != text}
         self._texts |= changed
         return changed

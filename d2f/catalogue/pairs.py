@@ -237,6 +237,18 @@ def catalogue_decoder(model: str, pairs: Mapping[str, Pair] = PAIRS) -> str | No
     return next((decoder for decoder, (name, _) in lanes if name == model), None)
 
 
+def rival(model: str) -> str:
+    """The model that a catalogue model races.
+
+    Raises:
+        InvalidInput: it races none.
+    """
+    for pair in (PAIRS | PUBLISHED_PAIRS).values():
+        if model in (pair.d2f, pair.ar):
+            return pair.ar if model == pair.d2f else pair.d2f
+    raise InvalidInput(f"the catalogue knows no rival of {model!r}; name one")
+
+
 def default_config(
     model: str, decoder: str | None = None, pairs: Mapping[str, Pair] = PAIRS
 ) -> DecodeConfig:

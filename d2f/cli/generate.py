@@ -15,6 +15,8 @@ with starting():
     from pathlib import Path
     from types import FrameType
 
+    from rich.console import Console
+
     from d2f import DecodeConfig, Model, StepEvent, Trace, TraceHeader, stream
     from d2f.catalogue.pairs import (
         PAIRS,
@@ -23,6 +25,7 @@ with starting():
         default_config,
         embedded_models,
         model_name,
+        rival,
     )
     from d2f.catalogue.published import PUBLISHED
     from d2f.checkpoints.config_json import model_config
@@ -37,7 +40,8 @@ with starting():
         given_settings,
     )
     from d2f.cli.output import check_output, write_output
-    from d2f.config import CONFIGS, config_to_dict
+    from d2f.cli.visual import Board, watch
+    from d2f.config import CONFIGS, config_to_dict, settings_of
     from d2f.decode import prepare, trace_header
     from d2f.detokenizer import ReadableText
     from d2f.errors import InvalidInput
@@ -48,6 +52,7 @@ with starting():
     from d2f.strict_json import to_json
     from d2f.text import decoded, plain_text
 
+SLOWEST = 1000
 DESCRIPTION = """\
 Answer one prompt. The text appears on stdout as it is decoded, the figures on stderr at the end.
 They are those of one cold run; to compare decoders, use python -m d2f bench. Settings left out
@@ -59,6 +64,7 @@ examples:
   python -m d2f generate --model mini-d2f --prompt - --tau-conf 0.8 --trace run.json < question.txt
   python -m d2f generate --model mini-d2f --prompt "Solve 3x + 4 = 19." \\
       --infill "Subtract 4 from both sides: 3x = _______."
+  python -m d2f generate --model mini-d2f --prompt "Solve 3x + 4 = 19." --race --slow 20
   python -m d2f generate --model ./my-model --adapter ./my-lora --dtype bfloat16 --prompt "Hello"
 
 Exit status: 0 done, 1 the output's reader went away, 2 bad input or a model that computes no
@@ -94,6 +100,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--json", action="store_true", help="print one JSON object at the end and nothing else"
     )
     parser.add_argument(
+        "--visual", action="store_true", help="draw the answer's blocks while they are refined"
+    )
+    parser.add_argument(
+        "--race",
+        nargs="?",
+        const="",
+        metavar="MODEL",
+        help="draw a second model beside it, in fair turns (default: its rival in the catalogue)",
+    )
+    parser.add_argument(
+        "--slow",
+        type=float,
+        default=1.0,
+        metavar="TIMES",
+        help="draw so many times slower than it was (default: %(default)g)",
+    )
+    parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="write every step of the run as JSON"
     )
     add_setting_options(parser)
@@ -105,9 +128,13 @@ def chosen_config(args: argparse.Namespace) -> DecodeConfig:
     name, pairs = model_name(args.model), PAIRS | PUBLISHED_PAIRS
     decoder = args.decoder or catalogue_decoder(name, pairs)
     if args.model not in PUBLISHED:
-        config = model_config(read_json(find_folder(args.model) / "config.json"))
-        decoder = decoder or ("ar" if config.causal else "d2f")
-    return apply_settings(default_config(name, decoder, pairs), given_settings(args))
+        shape = model_config(read_json(find_folder(args.model) / "config.json"))
+        decoder = decoder or ("ar" if shape.causal else "d2f")
+    config, given = default_config(name, decoder, pairs), given_settings(args)
+    if args.race is not None:
+        # Each lane takes those that its decoder has.
+        given = {name: text for name, text in given.items() if name in settings_of(type(config))}
+    return apply_settings(config, given)
 
 
 def read_prompt(prompt: str) -> str:
@@ -132,9 +159,29 @@ def read_stdin() -> bytes:
         raise InvalidInput(f"standard input cannot be read: {error.strerror}") from error
 
 
-def set_up(args: argparse.Namespace) -> tuple[Model, TraceHeader, Iterator[StepEvent]]:
-    """All that can be refused is refused here, the cheapest checks first."""
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that exclude each other, and output that cannot be written."""
+    drawn = args.visual or args.race is not None
+    if drawn and args.json:
+        raise InvalidInput("--json prints no board; leave it or --visual and --race out")
+    if args.race is not None and args.trace is not None:
+        raise InvalidInput("--trace writes one run, and --race makes two; leave one of them out")
+    if not 0 < args.slow <= SLOWEST:
+        raise InvalidInput(f"--slow must be in (0, {SLOWEST}], got {args.slow:g}")
     check_output("--trace", args.trace)
+
+
+def second(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments of the other lane of a race."""
+    model = args.race or rival(model_name(args.model))
+    return argparse.Namespace(**vars(args) | {"model": model, "adapter": None, "decoder": None})
+
+
+Ready = tuple[Model, TraceHeader, Iterator[StepEvent]]
+
+
+def set_up(args: argparse.Namespace) -> Ready:
+    """All that can be refused is refused here, the cheapest checks first."""
     find_device(args.device)
     if args.infill is not None and "max_new_tokens" in given_settings(args):
         raise InvalidInput("--infill says how long the answer is; leave --max-new-tokens out")
@@ -234,13 +281,28 @@ def run(
     return INTERRUPTED if interrupted else 0
 
 
+def draw(args: argparse.Namespace, runs: Sequence[Ready]) -> int:
+    """Decode on a board each, then tell the figures."""
+    boards = [Board(header, model.tokenizer, source) for model, header, source in runs]
+    with Interrupt() as interrupt:
+        whole = watch(boards, args.slow, lambda: interrupt.asked, Console())
+    for board in boards:
+        if args.trace is not None:
+            write_output("--trace", args.trace, board.trace.to_json())
+        print(summary(board.trace), file=sys.stderr)
+    return 0 if whole else INTERRUPTED
+
+
 @program("d2f generate")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
+    check(args)
     if isinstance(sys.stdout, TextIOWrapper):
         # A terminal that lacks a character shows a substitute; the run goes on.
         sys.stdout.reconfigure(errors="replace")
-    return run(args, *set_up(args))
+    if args.race is not None:
+        return draw(args, [set_up(args), set_up(second(args))])
+    return draw(args, [set_up(args)]) if args.visual else run(args, *set_up(args))
 
 
 if __name__ == "__main__":
