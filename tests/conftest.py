@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from d2f.tasks import TASKS
 from d2f.tokenizer import Tokenizer
-from d2f.train.vocabulary import train_tokenizer
+from d2f.train.vocabulary import corpus, train_tokenizer
 
 torch.set_num_threads(1)
 # Derandomised: the same examples in every run, so that no test fails or passes by luck.
@@ -27,7 +28,7 @@ settings.load_profile("d2f")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer's files as the embedded models have them, trained on a few problems."""
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(folder, problems_per_task=3)
+    train_tokenizer(folder, corpus(3, 0, TASKS), 1536)
     return folder
 
 

@@ -4,17 +4,19 @@ import json
 import random
 import re
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from folders import save_folder, save_models
 from sight import block_causal_ends
+from torch.utils.data import DataLoader
 
 from d2f.checkpoints.load import load_model
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig
-from d2f.tasks import TASKS, draw, split_of
+from d2f.tasks import TALK, TASKS, draw, split_of
 from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer
 from d2f.train import average
@@ -23,18 +25,21 @@ from d2f.train.data import (
     NO_LOSS,
     NO_WINDOW,
     Example,
+    Place,
     Row,
-    batches,
+    Stream,
     chunk_examples,
     collate,
     example,
 )
 from d2f.train.drills import drill
+from d2f.train.loop import Corruption, Run, schedule
 from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
 from d2f.train.muon import orthogonalise
 from d2f.train.noise import Noise, causal_row, label_weights
-from d2f.train.recipes import RECIPES, SHAPE
-from d2f.train.vocabulary import train_tokenizer
+from d2f.train.recipes import MIXTURES, PRECISIONS, RECIPES, SHAPE, Recipe
+from d2f.train.start import build
+from d2f.train.vocabulary import corpus, grow_tokenizer, more_merges, old_pieces, train_tokenizer
 
 MASK, PAD = 1, 0
 EXAMPLE = Example(prompt=[10, 11, 12], answer=[20, 21, 22, 23, 24, 4])
@@ -44,7 +49,7 @@ NOISE = Noise(mask_id=MASK, pad_id=PAD, block_size=4, max_window=3, max_length=6
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "mini-ar"
-    train_tokenizer(path, problems_per_task=40)
+    train_tokenizer(path, corpus(40, 0, TASKS), 1536)
     return path
 
 
@@ -278,14 +283,15 @@ def test_orthogonalise_levels_the_singular_values():
 
 
 def test_chunks_are_reproducible_and_never_hold_test_problems(tokenizer):
-    assert chunk_examples(3, 0, tokenizer) == chunk_examples(3, 0, tokenizer)
-    assert chunk_examples(3, 0, tokenizer) != chunk_examples(3, 1, tokenizer)
+    chunk = chunk_examples(3, 0, tokenizer, MIXTURES["mini"])
+    assert chunk == chunk_examples(3, 0, tokenizer, MIXTURES["mini"])
+    assert chunk != chunk_examples(3, 1, tokenizer, MIXTURES["mini"])
     held_out = {
         tuple(example(p, 0, tokenizer).prompt)
         for task in TASKS
         for p, _ in zip(draw(task, "test", 0), range(300), strict=False)
     }
-    assert not held_out & {tuple(e.prompt) for e in chunk_examples(3, 0, tokenizer)}
+    assert not held_out & {tuple(e.prompt) for e in chunk}
 
 
 def test_drills_are_correct_and_answer_what_they_ask():
@@ -307,14 +313,153 @@ def test_a_follow_up_turn_carries_the_conversation(tokenizer):
     assert text == problem.turns[0].prompt + problem.turns[0].answer + problem.turns[1].prompt
 
 
+def stream(tokenizer: Tokenizer, start: Place = Place()) -> Stream:  # noqa: B008
+    noise = replace(NOISE, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id, max_length=1024)
+    rows = Corruption(noise, "blocks", 0.25)
+    return Stream(0, start, 2048, tokenizer, MIXTURES["talk"], rows)
+
+
 def test_batches_hold_the_budget_and_every_example_once(tokenizer):
     seen = 0
-    for chunk, batch in batches(0, 0, 2048, tokenizer, lambda e, rng: causal_row(e)):
+    for place, batch in stream(tokenizer):
         assert batch.ids.numel() <= 2048
         seen += len(batch.lengths)
-        if chunk == 1:
+        if place.chunk == 1:
             break
     assert seen == 1024
+    assert place == Place(1, 0)
+
+
+def test_a_stream_goes_on_behind_any_batch_and_in_another_process(tokenizer):
+    whole = list(islice(stream(tokenizer), 6))
+    for done, (place, _) in enumerate(whole[:3], 1):
+        (_, following), (_, wanted) = next(iter(stream(tokenizer, place))), whole[done]
+        assert torch.equal(following.ids, wanted.ids)
+        assert torch.equal(following.labels, wanted.labels)
+    worker = DataLoader(stream(tokenizer), batch_size=None, num_workers=1)
+    for (place, batch), (wanted_place, wanted) in zip(islice(worker, 3), whole, strict=False):
+        assert place == wanted_place
+        assert torch.equal(batch.ids, wanted.ids)
+
+
+def test_a_share_of_the_rows_is_causal(tokenizer):
+    noise = replace(NOISE, max_length=1024)
+    for share, low, high in ((0.0, 0, 0), (0.1, 60, 140), (1.0, 1000, 1000)):
+        make = Corruption(noise, "blocks", share)
+        rows = [make(EXAMPLE, random.Random(seed)) for seed in range(1000)]
+        assert low <= sum(row == causal_row(EXAMPLE) for row in rows) <= high
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_the_shares_of_a_mixture_make_a_whole(name):
+    assert sum(MIXTURES[name].values()) == pytest.approx(1)
+    assert set(MIXTURES[name]) <= {"drills", *TASKS, *TALK}
+
+
+# --- growth of the vocabulary
+
+
+def test_more_merges_are_those_of_bpe():
+    words = {("l", "o", "w"): 5, ("l", "o", "w", "er"): 2, ("n", "e", "w"): 6, ("w", "i"): 1}
+    assert list(more_merges(words, 3)) == [("o", "w"), ("l", "ow"), ("n", "e")]
+    assert list(more_merges({("a", "a", "a"): 2}, 5)) == [("a", "a"), ("aa", "a")]
+
+
+@pytest.fixture(scope="module")
+def grown(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("grown") / "talk-ar"
+    grow_tokenizer(folder, path, corpus(40, 0, TALK), 1600)
+    return path
+
+
+def test_a_grown_vocabulary_only_joins_old_tokens(folder, grown):
+    old, new = Tokenizer(folder), Tokenizer(grown)
+    assert new.vocab_size == 1600
+    assert (new.end_id, new.pad_id, new.mask_id) == (old.end_id, old.pad_id, old.mask_id)
+    pieces = old_pieces(json.loads((grown / "tokenizer.json").read_text()), old.vocab_size)
+    assert sorted(pieces) == list(range(old.vocab_size, 1600))
+    texts = list(corpus(20, 1, TALK))
+    for text in texts:
+        ids = new.encode(text)
+        assert new.decode(ids) == text
+        assert [piece for i in ids for piece in pieces.get(i, [i])] == old.encode(text)
+    assert sum(map(len, map(new.encode, texts))) < 0.95 * sum(map(len, map(old.encode, texts)))
+
+
+def test_a_grown_model_starts_with_what_it_knew_and_new_words_between_their_pieces(
+    folder, grown, tmp_path
+):
+    model = tmp_path / "old"
+    save_folder(model, folder, [4], mask_id=1, logit_shift=True, seed=3)
+    recipe = replace(RECIPES["talk-d2f"], init=str(model), vocab_size=1600)
+    old = load_model(model).net
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "d2f.train.start.model_shape", lambda *_: replace(old.config, vocab_size=1600)
+        )
+        net = build(recipe, 1, grown)
+    assert torch.equal(net.layers[0].self_attn.o_proj.weight, old.layers[0].self_attn.o_proj.weight)
+    known = Tokenizer(model).vocab_size
+    pieces = old_pieces(json.loads((grown / "tokenizer.json").read_text()), known)
+    for table, before in ((net.embed_tokens, old.embed_tokens), (net.lm_head, old.lm_head)):
+        assert torch.equal(table.weight[:known], before.weight[:known])
+        for token, parts in pieces.items():
+            torch.testing.assert_close(table.weight[token], before.weight[parts].mean(0))
+
+
+SMALL = SHAPE | {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_layers": 1,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+    "head_dim": 16,
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_run_that_was_cut_ends_with_the_weights_of_one_that_was_not(
+    precision, tokenizer, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", SMALL)
+    recipe = Recipe(
+        objective="blocks", tokens=12_000, warmup=1000, precision=precision, causal_share=0.2
+    )
+
+    def run(name: str) -> Run:
+        net = build(recipe, tokenizer.mask_id, folder)
+        return Run(name, recipe, tmp_path / name, tokenizer, net)
+
+    whole, cut = run("whole"), run("cut")
+    whole.train()
+    for place, batch in islice(cut._batches(), 3):
+        cut._step(batch)
+        cut.place = place
+    cut.save()
+    resumed = run("cut")
+    assert (resumed.step, resumed.place) == (3, Place(0, 3))
+    resumed.train()
+    assert resumed.step == whole.step > 4
+    for name, weight in whole.net.state_dict().items():
+        assert torch.equal(resumed.net.state_dict()[name], weight), name
+
+
+def test_short_rows_are_attended_by_plain_products_with_the_same_outcome(monkeypatch):
+    net, batch = tiny(), collate([NOISE.block_row(EXAMPLE, random.Random(s)) for s in range(3)])
+    plain = target_logits(net, batch)
+    monkeypatch.setattr("d2f.train.losses.SHORT", 0)
+    torch.testing.assert_close(target_logits(net, batch), plain)
+
+
+def test_the_law_of_windows_is_that_of_decoding():
+    """An untouched block ends its window; the shares are those the module tells."""
+    noise = replace(NOISE, block_size=8, max_window=4)
+    windows = [noise._window_mask(4, random.Random(seed)) for seed in range(2000)]
+    blocks = [[w[i : i + 8] for i in range(0, len(w), 8)] for w in windows]
+    assert all(any(block) for each in blocks for block in each)
+    assert not any(all(block) for each in blocks for block in each[:-1])
+    assert 0.62 < sum(len(each) == 1 for each in blocks) / 2000 < 0.75
+    assert 0.5 < sum(all(each[0]) for each in blocks) / 2000 < 0.6
 
 
 def run_trainer(tmp_path, folder, *options) -> int:
@@ -328,9 +473,7 @@ def test_training_lowers_the_loss_and_resumes_where_it_stopped(
     tmp_path, folder, monkeypatch, capsys
 ):
     monkeypatch.setitem(trainer.RECIPES, "mini-ar", replace(RECIPES["mini-ar"], warmup=1000))
-    small = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2}
-    small |= {"num_kv_heads": 1, "head_dim": 16}
-    monkeypatch.setattr("d2f.train.recipes.SHAPE", {**SHAPE, **small})
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", SMALL)
     assert run_trainer(tmp_path, folder, "--tokens", "20000") == 0
     assert run_trainer(tmp_path, folder, "--tokens", "40000") == 0
     log = [json.loads(x) for x in (tmp_path / "runs/mini-ar/log.jsonl").read_text().splitlines()]
@@ -347,9 +490,7 @@ def test_training_lowers_the_loss_and_resumes_where_it_stopped(
 def test_training_ends_before_weights_that_are_no_numbers_are_saved(
     tmp_path, folder, monkeypatch, capsys
 ):
-    small = {"hidden_size": 32, "intermediate_size": 48, "num_layers": 1, "num_heads": 2}
-    small |= {"num_kv_heads": 1, "head_dim": 16}
-    monkeypatch.setattr("d2f.train.recipes.SHAPE", {**SHAPE, **small})
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", SMALL)
     before = (folder / "model.safetensors").read_bytes()
     for tokens in ("1000", "4000"):  # one step, whose loss is still finite; several
         options = ("--tokens", tokens, "--warmup", "1", "--learning-rate", "1e38")
@@ -364,6 +505,15 @@ def test_training_ends_before_weights_that_are_no_numbers_are_saved(
 @pytest.mark.parametrize(
     ("option", "value", "rule"),
     [
+        (
+            "objective",
+            "sideways",
+            r"one of \['blocks', 'causal', 'masked', 'mixed'\], got 'sideways'",
+        ),
+        ("mixture", "all", r"one of \['mini', 'talk'\], got 'all'"),
+        ("precision", "float16", r"one of \['bfloat16', 'float32'\], got 'float16'"),
+        ("causal_share", "1.5", r"in \[0, 1\], got 1.5"),
+        ("vocab_size", "0", "at least 1, got 0"),
         ("learning_rate", "nan", "a number above 0, got nan"),
         ("learning_rate", "1e999", "a number above 0, got inf"),
         ("decay", "0", "a number above 0, got 0.0"),
@@ -381,7 +531,7 @@ def test_a_setting_of_training_that_cannot_be_is_one_line(option, value, rule, t
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():
     recipe = replace(RECIPES["mini-ar"], tokens=1000, warmup=100, decay=0.5, learning_rate=1.0)
-    rates = [trainer.schedule(recipe, tokens) for tokens in (0, 49, 99, 500, 750, 1000)]
+    rates = [schedule(recipe, tokens) for tokens in (0, 49, 99, 500, 750, 1000)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.5, 0.0])
 
 

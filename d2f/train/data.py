@@ -6,21 +6,21 @@ in :mod:`d2f.train.noise`. Held-out problems never appear.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import count
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from d2f.tasks import TASKS, Problem, draw
+from d2f.tasks import Problem, draw
 from d2f.tokenizer import Message, Tokenizer
 from d2f.train.drills import drill
+from d2f.train.recipes import DRILLS
 
 CHUNK = 1024
-DRILLS = "drills"
-# Shares of examples; the families with more to compute get more.
-MIX = {"gsm-mini": 0.25, "math-mini": 0.38, "code-mini": 0.12, "sudoku-mini": 0.12, DRILLS: 0.13}
 NO_LOSS = -1
 V = TypeVar("V")
 
@@ -81,6 +81,17 @@ class Batch:
         """Real tokens, padding of the batch left out."""
         return int(self.lengths.sum())
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+class Place(NamedTuple):
+    """Where a stream goes on: a chunk, and how many of its batches are done."""
+
+    chunk: int = 0
+    done: int = 0
+
 
 def example(problem: Problem, turn: int, tokenizer: Tokenizer) -> Example:
     """The answer of one turn, after the conversation up to it."""
@@ -97,13 +108,14 @@ def encode(history: list[Message], prompt: str, answer: str, tokenizer: Tokenize
     return Example(ids, [*tokenizer.encode(answer), tokenizer.end_id])
 
 
-def chunk_examples(seed: int, chunk: int, tokenizer: Tokenizer) -> list[Example]:
+def chunk_examples(
+    seed: int, chunk: int, tokenizer: Tokenizer, mixture: Mapping[str, float]
+) -> list[Example]:
     """The examples of one chunk, in a random order of tasks."""
     rng = random.Random(f"{seed}:{chunk}")
-    draws = {task: draw(task, "train", rng.getrandbits(48)) for task in TASKS}
-    names, shares = list(MIX), list(MIX.values())
+    draws = {name: draw(name, "train", rng.getrandbits(48)) for name in mixture if name != DRILLS}
     examples = []
-    for name in rng.choices(names, shares, k=CHUNK):
+    for name in rng.choices(list(mixture), list(mixture.values()), k=CHUNK):
         if name == DRILLS:
             examples.append(encode([], *drill(rng), tokenizer))
         else:
@@ -112,25 +124,36 @@ def chunk_examples(seed: int, chunk: int, tokenizer: Tokenizer) -> list[Example]
     return examples
 
 
-def batches(
-    seed: int,
-    start: int,
-    tokens_per_batch: int,
-    tokenizer: Tokenizer,
-    make_row: Callable[[Example, random.Random], Row],
-) -> Iterator[tuple[int, Batch]]:
-    """Endless ``(next chunk to resume from, batch)`` pairs from chunk ``start`` on."""
-    chunk = start
-    while True:
-        rng = random.Random(f"rows:{seed}:{chunk}")
-        rows = [make_row(e, rng) for e in chunk_examples(seed, chunk, tokenizer)]
+@dataclass(frozen=True)
+class Stream(IterableDataset[tuple[Place, Batch]]):
+    """Endless ``(where to go on behind it, batch)`` pairs from a place on.
+
+    A data set, so that a worker process can make it: one, lest the order change.
+    """
+
+    seed: int
+    start: Place
+    batch_tokens: int
+    tokenizer: Tokenizer
+    mixture: Mapping[str, float]
+    make_row: Callable[[Example, random.Random], Row]
+
+    def __iter__(self) -> Iterator[tuple[Place, Batch]]:
+        for chunk in count(self.start.chunk):
+            groups = self._groups(chunk)
+            first = self.start.done if chunk == self.start.chunk else 0
+            for done, group in enumerate(groups[first:], first + 1):
+                place = Place(chunk, done) if done < len(groups) else Place(chunk + 1)
+                yield place, collate(group)
+
+    def _groups(self, chunk: int) -> list[list[Row]]:
+        rng = random.Random(f"rows:{self.seed}:{chunk}")
+        examples = chunk_examples(self.seed, chunk, self.tokenizer, self.mixture)
+        rows = [self.make_row(each, rng) for each in examples]
         rows.sort(key=lambda row: len(row.ids))
-        groups = _group(rows, tokens_per_batch)
+        groups = _group(rows, self.batch_tokens)
         rng.shuffle(groups)
-        chunk += 1
-        for i, group in enumerate(groups):
-            # Until its last batch, a chunk counts as unseen.
-            yield chunk - (i + 1 < len(groups)), collate(group)
+        return groups
 
 
 def _group(rows: list[Row], tokens_per_batch: int) -> list[list[Row]]:

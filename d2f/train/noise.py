@@ -5,10 +5,12 @@ one mask ratio t ~ U(0, 1) over the answer, every token sees every other. D2F (a
 section 4.2, Algorithm 1): a mask ratio a block, growing from block to block, block-causal sight.
 
 Where this differs from the paper: its ratios stop at 0.7, while decoding starts every block at
-1.0 behind finished blocks. Here the blocks before a window are clean, as decoding caches them, the
-window's ratios grow up to 1.0, its length is bounded as the decoder's is, and half of the time its
-first block is decided from the left, as blocks mostly are, rather than at random. Prompt and clean
-blocks are computed once for several windows, which teaches more than twice as much a token.
+1.0 behind finished blocks. Here the blocks before a window are clean, as decoding caches them, and
+a window is what decoding meets: a block follows only one that is begun, most blocks are untouched,
+some are decided from the left, and of the others few tokens are left. Of 1,053 windows that
+mini-d2f met in its four tasks, 77 % were one block, and 74 % of first and 76 % of second blocks
+untouched. Prompt and clean blocks are computed once for several windows, which teaches more than
+twice as much a token.
 
 A label weighs 1 / (1 + masked tokens to its left in the window). Else the many tokens far ahead,
 which hang on what is not decided yet, drown the next ones, which can be known: with equal weights
@@ -19,6 +21,12 @@ import random
 from dataclasses import dataclass
 
 from d2f.train.data import NO_LOSS, NO_WINDOW, Example, Row, Window
+
+# Chances in a window: of an untouched first block, and of an untouched later one; that nothing
+# follows a block that is begun; that such a block is decided from the left.
+UNTOUCHED = (0.5, 0.75)
+ALONE = 0.3
+FROM_THE_LEFT = 0.4
 
 
 def causal_row(example: Example) -> Row:
@@ -99,8 +107,8 @@ class Noise:
         """
         size, prompt = self.block_size, len(example.prompt)
         canvas = example.answer + [self.pad_id] * size * 2
-        cuts = [cut for _ in range(self.views) for cut in self._cuts(len(example.answer), rng)]
-        clean = max(first for first, _ in cuts)
+        windows = [w for _ in range(self.views) for w in self._windows(len(example.answer), rng)]
+        clean = max(first for first, _ in windows)
         row = Row(
             ids=example.prompt + canvas[:clean],
             labels=[NO_LOSS] * (prompt + clean),
@@ -108,8 +116,8 @@ class Noise:
             windows=[NO_WINDOW] * (prompt + clean),
             weights=[0.0] * (prompt + clean),
         )
-        for first, end in cuts:
-            noisy, labels = self._hide(canvas[first:end], self._window_mask(end - first, rng))
+        for first, masked in windows:
+            noisy, labels = self._hide(canvas[first : first + len(masked)], masked)
             start = len(row.ids)
             row.ids.extend(noisy)
             row.labels.extend(labels)
@@ -121,29 +129,33 @@ class Noise:
             )
         return row
 
-    def _cuts(self, answer: int, rng: random.Random) -> list[tuple[int, int]]:
-        """Windows of random length that tile an answer, the last one at times a block longer."""
+    def _windows(self, answer: int, rng: random.Random) -> list[tuple[int, list[bool]]]:
+        """Where windows that tile an answer begin, and their masks; a block longer at times."""
         blocks = -(-answer // self.block_size)
-        cuts, first = [], 0
+        windows, first = [], 0
         while first < blocks:
-            end = min(first + rng.randint(1, self.max_window), blocks + 1)
-            cuts.append((first * self.block_size, end * self.block_size))
-            first = end
-        return cuts
+            masked = self._window_mask(min(self.max_window, blocks + 1 - first), rng)
+            windows.append((first * self.block_size, masked))
+            first += len(masked) // self.block_size
+        return windows
 
-    def _window_mask(self, length: int, rng: random.Random) -> list[bool]:
-        """Mask ratios that grow from block to block, up to 1."""
-        size = self.block_size
-        masked: list[bool] = []
-        ratio = 1.0 if rng.random() < 0.25 else 1 - rng.random()
-        if rng.random() < 0.5:
-            decided = rng.randrange(size)
-            masked = [False] * decided + [True] * (size - decided)
-            ratio = 1 - rng.random()
-        while len(masked) < length:
-            masked += self._bernoulli(size, ratio, rng)
-            ratio = 1.0 if rng.random() < 0.5 else ratio + (1 - ratio) * rng.random()
+    def _window_mask(self, most: int, rng: random.Random) -> list[bool]:
+        """Up to ``most`` blocks as decoding leaves them, an untouched one only at the end."""
+        masked = self._block_mask(UNTOUCHED[0], rng)
+        for _ in range(most - 1):
+            if all(masked[-self.block_size :]) or rng.random() < ALONE:
+                break
+            masked += self._block_mask(UNTOUCHED[1], rng)
         return masked
+
+    def _block_mask(self, untouched: float, rng: random.Random) -> list[bool]:
+        size = self.block_size
+        if rng.random() < untouched:
+            return [True] * size
+        if rng.random() < FROM_THE_LEFT:
+            decided = rng.randrange(size)
+            return [False] * decided + [True] * (size - decided)
+        return self._bernoulli(size, rng.random() ** 2, rng)
 
     def _open_block(self, length: int, answer: int, rng: random.Random) -> list[bool]:
         """Everything decided before a place in the answer, chance in its block, nothing behind."""
