@@ -118,6 +118,33 @@ class Llama3Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """How a diffusion model is decoded, as its file, the catalogue or options say; None: not said.
+
+    The fields are those of :class:`ModelConfig`.
+    """
+
+    mask_id: int | None = None
+    logit_shift: bool | None = None
+    grid: str | None = None
+    block_size: int | None = None
+
+    def merged(self, other: "Diffusion") -> "Diffusion":
+        """What either says.
+
+        Raises:
+            InvalidInput: they say different things, whose names and values the message has.
+        """
+        values = {}
+        for name in ("mask_id", "logit_shift", "grid", "block_size"):
+            own, given = getattr(self, name), getattr(other, name)
+            if None not in (own, given) and own != given:
+                raise InvalidInput(f"{name} is {own!r} by its own files, and {given!r} was given")
+            values[name] = given if own is None else own
+        return Diffusion(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Shape):
     """A transformer's shape, its switches, and the ids decoding must know.
 

@@ -45,6 +45,8 @@ _UNSEEN = sorted(set(range(256)) - set(_SEEN))
 BYTES = {chr(byte): byte for byte in _SEEN} | {chr(256 + n): byte for n, byte in enumerate(_UNSEEN)}
 # SentencePiece's name of a token of one byte.
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+# Of the model types read here, those that transformers knows.
+KNOWN_KINDS = ("llama", "qwen2", "qwen3")
 # Encoded and decoded once at load: of letters, digits, bytes and an end of line.
 SAMPLE = "Hello, 1 + 1 = 2? é 🙂\n"
 
@@ -275,7 +277,7 @@ def _load(folder: Path) -> Any:
             str(plain),
             # transformers guesses at a config.json of a kind it does not know; the tokenizer needs
             # none.
-            config=PreTrainedConfig() if kind in ("llada", "Dream") else None,
+            config=None if kind in KNOWN_KINDS else PreTrainedConfig(),
             local_files_only=True,
             trust_remote_code=False,
         )

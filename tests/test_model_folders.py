@@ -232,9 +232,9 @@ def test_what_would_change_the_numbers_is_refused_by_name(
 
 DIFFUSION = [
     {"architectures": ["LLaDAModelLM"]},
-    {"architectures": ["LlamaForCausalLM", "StableDiffcoderForCausalLM"]},
+    {"architectures": ["LlamaForCausalLM", "OpenDcoderForCausalLM"]},
     {"architectures": ["LlamaForSequenceClassification"]},
-    {"auto_map": {"AutoModelForCausalLM": "modeling_stable_diffcoder.StableDiffcoderForCausalLM"}},
+    {"auto_map": {"AutoModelForCausalLM": "modeling_rnd.RND1LM"}},
     {"auto_map": {"AutoModel": ["modeling.Qwen2DiffusionModel", None]}},
 ]
 
@@ -244,7 +244,7 @@ DIFFUSION = [
 def test_a_diffusion_model_that_calls_itself_llama_is_not_loaded_as_causal(
     fields: dict[str, Any], switch: dict[str, bool], make: Callable[..., Path]
 ) -> None:
-    with pytest.raises(LoadError, match="is no class of autoregressive models known here"):
+    with pytest.raises(LoadError, match="is no class of models known here"):
         load_model(make(switch, **fields))
 
 
@@ -255,7 +255,7 @@ def test_our_own_section_says_how_it_decodes(
     ours = {"causal": False, "mask_token_id": 1, "logit_shift": False}
     config = load_model(make(None, **fields, d2f=ours)).config
     assert (config.causal, config.mask_id, config.logit_shift) == (False, 1, False)
-    with pytest.raises(LoadError, match="is no class of autoregressive models known here"):
+    with pytest.raises(LoadError, match="is no class of models known here"):
         load_model(make(None, **fields, d2f={"mask_token_id": 1}))
 
 

@@ -50,8 +50,7 @@ def test_json_holds_the_same(capsys: Capture) -> None:
     }
     dream = next(row for row in found["published"] if row["name"] == "d2f-dream-7b-base")
     assert dream["parameters"] == 7_615_616_512
-    assert (dream["mask_id"], dream["eos_id"], dream["eot_id"]) == (151666, 151643, 151645)
-    assert dream["logit_shift"] and dream["partner"] == "qwen2.5-7b"
+    assert (dream["decoder"], dream["partner"]) == ("d2f", "qwen2.5-7b")
     assert dream["presets"] == ["gsm8k", "humaneval", "math", "mbpp"]
 
 

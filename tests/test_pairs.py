@@ -48,7 +48,7 @@ def test_published_pairs_race_published_models_and_leave_the_embedded_alone() ->
         model = PUBLISHED[pair.d2f]
         assert model.adapter is not None
         assert pair.ar == model.partner
-        assert PUBLISHED[pair.ar].mask_id is None
+        assert PUBLISHED[pair.ar].decoder == "ar"
         assert pair.dllm is not None
         teacher = PUBLISHED[pair.dllm]
         assert (teacher.repo, teacher.adapter) == (model.repo, None)

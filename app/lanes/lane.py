@@ -7,7 +7,7 @@ import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from reprlib import repr as brief
 
@@ -15,6 +15,7 @@ import torch
 
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
+from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import preparing, trace_header
@@ -322,12 +323,15 @@ def loaded_model(name: str, host: Host) -> Model:
 
     Whatever keeps a checkpoint from loading raises ``ValueError``.
     """
+    # A folder in the place of a catalogue's model is decoded as that model is.
+    known = PUBLISHED[name].diffusion if name in PUBLISHED else None
+    load = partial(load_model, found_model(name, host), diffusion=known, **asdict(host.engine))
     try:
         try:
-            return load_model(found_model(name, host), **asdict(host.engine))
+            return load()
         except TooLittleMemory:
             forget_models()
-            return load_model(found_model(name, host), **asdict(host.engine))
+            return load()
     except D2FError as error:
         raise InvalidInput(f"The model {name!r} does not load: {error}") from error
 

@@ -137,13 +137,7 @@ def shape_of(name: str, length: int) -> ModelConfig:
     if isinstance(shape, ModelConfig):
         return replace(shape, max_length=length)
     model = PUBLISHED[known]
-    return ModelConfig(
-        **asdict(shape),
-        max_length=length,
-        mask_id=model.mask_id,
-        causal=model.mask_id is None,
-        logit_shift=model.logit_shift,
-    )
+    return ModelConfig(**asdict(shape), max_length=length, causal=model.decoder == "ar")
 
 
 def network(args: argparse.Namespace, dtype: str, length: int) -> Transformer:

@@ -14,7 +14,7 @@ from d2f.catalogue.sizes import Need, gigabytes, needs, pair_bytes
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
 from d2f.errors import InvalidInput
 from d2f.places import ASSETS
-from d2f.shape import QUANTISED_BYTES, Shape
+from d2f.shape import QUANTISED_BYTES, ModelConfig, Shape
 
 EMBEDDED = ASSETS / "models"
 
@@ -250,19 +250,36 @@ def rival(model: str) -> str:
 
 
 def default_config(
-    model: str, decoder: str | None = None, pairs: Mapping[str, Pair] = PAIRS
+    model: str,
+    decoder: str | None = None,
+    pairs: Mapping[str, Pair] = PAIRS,
+    own: ModelConfig | None = None,
 ) -> DecodeConfig:
     """Settings of a model's pair for ``decoder`` (None: the one the model is made for).
 
-    A model that is in no pair has the decoder's own defaults; without a decoder, ``ValueError``.
+    A model that is in no pair has the decoder's own defaults. ``own`` is what its files tell: they
+    decide the grid, and for a model in no pair the length of the blocks. Without a decoder, a pair
+    or these, ``ValueError``.
     """
     decoder = decoder or catalogue_decoder(model, pairs)
+    if decoder is None and own is not None:
+        decoder = "ar" if own.causal else "d2f"
     if decoder is None:
         raise InvalidInput(f"model {model!r} is in no pair of the catalogue: name a decoder")
     for pair in pairs.values():
         if decoder in pair.lanes and model in [name for name, _ in pair.lanes.values()]:
-            return pair.lanes[decoder][1]
-    return CONFIGS[decoder]()
+            return _on_grid(pair.lanes[decoder][1], own)
+    config = _on_grid(CONFIGS[decoder](), own)
+    if own is None or own.block_size is None or not isinstance(config, D2FConfig):
+        return config
+    return replace(config, block_size=own.block_size)
+
+
+def _on_grid(config: DecodeConfig, own: ModelConfig | None) -> DecodeConfig:
+    """Settings with the grid that the model's own files tell."""
+    if own is None or not isinstance(config, D2FConfig):
+        return config
+    return replace(config, grid=own.grid)
 
 
 def embedded_models() -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from d2f.config import D2FConfig
-from d2f.shape import Shape
+from d2f.shape import Diffusion, Shape
 
 # Checkpoints below are published in bfloat16; of the adapters float32 is the most they can be.
 CHECKPOINT_BYTES, ADAPTER_BYTES = 2, 4
@@ -37,21 +37,17 @@ class Adapter:
 class Published:
     """A published model: a checkpoint, with its D2F adapter if it has one.
 
-    ``context`` is the longest sequence it was made for; ``mask_id`` is None for autoregressive
-    models; ``eot_id`` ends a turn, ``eos_id`` a text. ``presets`` are settings by benchmark, and
-    ``partner`` is the autoregressive model it races.
+    ``decoder`` is the one it is made for, and ``diffusion`` how it is decoded where its own files
+    do not say so; what they say too is checked when it is loaded. ``presets`` are settings by
+    benchmark, and ``partner`` is the autoregressive model it races.
     """
 
     name: str
     repo: Repo
     shape: Shape
-    context: int
     chat: str
-    mask_id: int | None
-    eos_id: int
-    eot_id: int
-    pad_id: int | None
-    logit_shift: bool
+    decoder: str
+    diffusion: Diffusion = Diffusion()
     adapter: Adapter | None = None
     presets: Mapping[str, D2FConfig] = field(default_factory=dict)
     partner: str | None = None
@@ -117,13 +113,8 @@ def _llada(name: str, adapter: Adapter | None) -> Published:
         name=name,
         repo=Repo("GSAI-ML/LLaDA-8B-Instruct", "08b83a6feb34df1a6011b80c3c00c7563e963b07", "MIT"),
         shape=LLADA,
-        context=4096,
         chat="Llama 3's format",
-        mask_id=126336,
-        eos_id=126081,
-        eot_id=126348,
-        pad_id=126081,
-        logit_shift=False,
+        decoder="d2f" if adapter else "vanilla",
         adapter=adapter,
         presets=LLADA_PRESETS if adapter else {},
         partner="llama-3-8b-instruct",
@@ -135,32 +126,21 @@ def _dream(name: str, repo: Repo, partner: str, adapter: Adapter | None) -> Publ
         name=name,
         repo=repo,
         shape=QWEN_7B,
-        # config.json keeps Qwen2.5's 131,072 positions; Dream itself was trained on 2,048.
-        context=2048,
         chat="ChatML",
-        mask_id=151666,
-        eos_id=151643,
-        eot_id=151645,
-        pad_id=151643,
-        logit_shift=True,
+        decoder="d2f" if adapter else "vanilla",
         adapter=adapter,
         presets=DREAM_PRESETS if adapter else {},
         partner=partner,
     )
 
 
-def _qwen(name: str, repo: Repo, context: int) -> Published:
+def _qwen(name: str, repo: Repo) -> Published:
     return Published(
         name=name,
         repo=repo,
         shape=QWEN_7B,
-        context=context,
         chat="ChatML",
-        mask_id=None,
-        eos_id=151643,
-        eot_id=151645,
-        pad_id=151643,
-        logit_shift=True,
+        decoder="ar",
     )
 
 
@@ -188,13 +168,8 @@ _MODELS = [
             gated=True,
         ),
         shape=LLAMA_3,
-        context=8192,
         chat="Llama 3's format",
-        mask_id=None,
-        eos_id=128001,
-        eot_id=128009,
-        pad_id=None,
-        logit_shift=True,
+        decoder="ar",
     ),
     _dream(
         "d2f-dream-7b-base", _DREAM_BASE, "qwen2.5-7b", _lora("D2F_Dream_Base_7B_Lora", _UNKNOWN)
@@ -203,7 +178,6 @@ _MODELS = [
     _qwen(
         "qwen2.5-7b",
         Repo("Qwen/Qwen2.5-7B", "d149729398750b98c0af14eb82c78cfe92750796", "Apache-2.0"),
-        131072,
     ),
     # The paper has no table of settings for Dream-Instruct: those of Dream-Base stand in.
     _dream(
@@ -216,7 +190,6 @@ _MODELS = [
     _qwen(
         "qwen2.5-7b-instruct",
         Repo("Qwen/Qwen2.5-7B-Instruct", "a09a35458c702b33eeacc393d103063234e8bc28", "Apache-2.0"),
-        32768,
     ),
 ]
 PUBLISHED: dict[str, Published] = {model.name: model for model in _MODELS}

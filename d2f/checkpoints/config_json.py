@@ -4,24 +4,22 @@ A setting this package's transformer does not have is refused, never skipped. Wh
 no field for stands under ``"d2f"``. Knows no files and no weights.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from d2f.checkpoints.families import CAUSAL_CLASSES, Family, family_of
 from d2f.checkpoints.weight_names import LAYOUTS
 from d2f.errors import InvalidInput, LoadError, one_line
 from d2f.model_files import Fields, read_fields
-from d2f.shape import Llama3Rope, ModelConfig
+from d2f.shape import Diffusion, Llama3Rope, ModelConfig
 
 # Dream's config.json keeps Qwen2.5's 131,072 positions; its training went to 2,048.
 DREAM_CONTEXT = 2048
+NOTHING_GIVEN = Diffusion()
 # What transformers takes where config.json of Llama 2 and its kin names none.
 ROPE_THETA = 10000.0
-# Classes of transformers that see only what stands before a token. A checkpoint of any other class,
-# such as a diffusion model's, would load all the same, and answer nonsense.
-CAUSAL_CLASSES = {
-    f"{family}{part}" for family in ("Llama", "Qwen2", "Qwen3") for part in ("ForCausalLM", "Model")
-}
 
 # Bounds far above any model: they keep what is computed of these numbers within machine numbers.
 Size = Annotated[int, Field(ge=1, lt=2**31)]
@@ -64,12 +62,14 @@ class _Ours(Fields):
     logit_shift: bool = True
     causal: bool | None = None
     rope_in_float32: bool = False
+    grid: Literal["prompt", "start", "remainder"] = "prompt"
+    block_size: Size | None = None
 
 
 class _Transformers(Fields):
     """Llama, Qwen and Dream. A field of one value is one of whose other values none is covered."""
 
-    model_type: Literal["llama", "qwen2", "qwen3", "Dream"]
+    model_type: str
     architectures: list[str] | None = None
     auto_map: dict[str, Any] | None = None
     vocab_size: Size
@@ -93,6 +93,8 @@ class _Transformers(Fields):
     is_causal: bool | None = None
     layer_types: list[Literal["full_attention"]] | None = None
     mask_token_id: TokenId | None = None
+    block_size: Size | None = None
+    bd_size: Size | None = None
     d2f: _Ours | None = None
 
 
@@ -134,34 +136,40 @@ class _Llada(Fields):
     clip_qkv: None = None
 
 
-def model_config(raw: dict[str, Any]) -> ModelConfig:
+def model_config(raw: dict[str, Any], given: Diffusion = NOTHING_GIVEN) -> ModelConfig:
     """The :class:`ModelConfig` of a ``config.json``.
 
+    Args:
+        given: what the catalogue or options say of a diffusion model. A mask token that neither
+            they nor the file name is None: the tokenizer may know it.
+
     Raises:
-        LoadError: a field is missing, of another type, or asks for what is not covered.
+        LoadError: a field is missing, of another type, or asks for what is not covered; or what is
+            given contradicts the file.
     """
     kind = raw.get("model_type")
     try:
         if kind == "llada":
-            return _llada_config(read_fields(_Llada, raw, "config.json"))
-        if kind in ("llama", "qwen2", "qwen3", "Dream"):
-            fields = _Unbiased if kind in ("llama", "qwen3") else _Transformers
-            return _transformers_config(read_fields(fields, raw, "config.json"))
+            return _llada_config(read_fields(_Llada, raw, "config.json"), given)
+        if isinstance(kind, str) and kind in LAYOUTS:
+            return _transformers_config(raw, given)
     except InvalidInput as error:
         raise LoadError(f"config.json: {error}") from error
     got = one_line(repr(kind))
     raise LoadError(f"model_type must be one of {sorted(LAYOUTS)}, got {got}")
 
 
-def _transformers_config(read: _Transformers) -> ModelConfig:
-    dream = read.model_type == "Dream"
-    if dream and read.mask_token_id is None:
-        raise LoadError("config.json names no mask_token_id")
+def _transformers_config(raw: dict[str, Any], given: Diffusion) -> ModelConfig:
+    read = read_fields(_Transformers, raw, "config.json")
+    family = family_of(read.model_type, _classes(read))
+    layers = read.model_type if family is None else family.layers
+    if layers in ("llama", "qwen3"):
+        read_fields(_Unbiased, raw, "config.json")
+    causal, decoding = _decoding(read, family, given)
     ours, heads = read.d2f or _Ours(), read.num_attention_heads
-    if not dream and ours.causal is None:
-        _require_causal(read)
     theta, scaling = _rope(read)
     length = read.max_position_embeddings
+    short = family is not None and family.classes[0] == "DreamModel"
     return ModelConfig(
         vocab_size=read.vocab_size,
         hidden_size=read.hidden_size,
@@ -170,41 +178,75 @@ def _transformers_config(read: _Transformers) -> ModelConfig:
         num_heads=heads,
         num_kv_heads=read.num_key_value_heads or heads,
         head_dim=read.head_dim or read.hidden_size // heads,
-        max_length=min(length, DREAM_CONTEXT) if dream else length,
+        max_length=min(length, DREAM_CONTEXT) if short else length,
         rope_theta=theta,
         rope_scaling=scaling,
         norm_eps=read.rms_norm_eps,
-        qkv_bias=read.model_type in ("qwen2", "Dream"),
-        qk_norm=read.model_type == "qwen3",
+        qkv_bias=layers == "qwen2",
+        qk_norm=layers == "qwen3",
         rope_in_float32=ours.rope_in_float32,
         tied_head=bool(read.tie_word_embeddings),
-        logit_shift=ours.logit_shift,
-        causal=not dream if ours.causal is None else ours.causal,
-        mask_id=read.mask_token_id if dream else ours.mask_token_id,
+        logit_shift=bool(decoding.logit_shift),
+        causal=causal,
+        mask_id=decoding.mask_id,
+        grid=decoding.grid or "prompt",
+        block_size=decoding.block_size,
     )
+
+
+def _decoding(
+    read: _Transformers, family: Family | None, given: Diffusion
+) -> tuple[bool, Diffusion]:
+    """Whether it is autoregressive, and how it is decoded."""
+    ours = read.d2f or _Ours()
+    told = {name: getattr(ours, name) for name in ("logit_shift", "grid", "block_size")}
+    own = Diffusion(mask_id=ours.mask_token_id, **told)
+    if family is not None and ours.causal is None:
+        block = getattr(read, family.block_field) if family.block_field else None
+        own = replace(family.decoding, mask_id=read.mask_token_id)
+        own = own if block is None else replace(own, block_size=block)
+    elif ours.causal or (ours.causal is None and given == NOTHING_GIVEN):
+        if ours.causal is None:
+            _require_causal(read)
+        elif given != NOTHING_GIVEN:
+            raise InvalidInput("it is autoregressive, and has no mask token or grid to be given")
+        return True, own
+    elif ours.causal is None:
+        own = Diffusion(mask_id=read.mask_token_id)
+    decoding = own.merged(given)
+    for name, option in (("logit_shift", "--logit-shift"), ("grid", "--grid")):
+        if getattr(decoding, name) is None:
+            raise InvalidInput(f"a diffusion model, and it does not say its {name}: give {option}")
+    return False, decoding
+
+
+def _classes(read: _Transformers) -> list[str]:
+    """The classes of models that a checkpoint names."""
+    # An entry of auto_map is "module.Class", or a list of these.
+    mapped = [name for key, name in (read.auto_map or {}).items() if key.startswith("AutoModel")]
+    mapped = [name[0] if isinstance(name, list) and name else name for name in mapped]
+    return [*(read.architectures or ()), *(str(name).rpartition(".")[2] for name in mapped)]
 
 
 def _require_causal(read: _Transformers) -> None:
     """``LoadError`` if the checkpoint is of a class that is not known to be autoregressive."""
-    # An entry is "module.Class", or a list of these.
-    named = [name for key, name in (read.auto_map or {}).items() if key.startswith("AutoModel")]
-    classes = [one_line(str(name).rpartition(".")[2]) for name in named]
-    for name in (*(read.architectures or ()), *classes):
+    for name in _classes(read):
         if name not in CAUSAL_CLASSES:
             raise LoadError(
-                f"config.json: {one_line(name)} is no class of autoregressive models known here "
-                f"({', '.join(sorted(CAUSAL_CLASSES))}); model_type {read.model_type!r} alone does "
-                "not say how it decodes"
+                f"config.json: {one_line(name)} is no class of models known here, and model_type "
+                f"{read.model_type!r} alone does not say how it decodes; of a diffusion model give "
+                "the mask token, the logit shift and the grid"
             )
     if read.is_causal is False:
         raise LoadError("config.json: is_causal must be True, got False")
 
 
-def _llada_config(read: _Llada) -> ModelConfig:
+def _llada_config(read: _Llada, given: Diffusion) -> ModelConfig:
     # Rows of the tables; the vocabulary itself may be smaller.
     rows = read.embedding_size or read.vocab_size
     if rows is None:
         raise LoadError("config.json names no embedding_size")
+    Diffusion(mask_id=read.mask_token_id, logit_shift=False, grid="prompt").merged(given)
     return ModelConfig(
         vocab_size=rows,
         hidden_size=read.d_model,
@@ -278,6 +320,8 @@ def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:
             "logit_shift": config.logit_shift,
             "causal": config.causal,
             "rope_in_float32": config.rope_in_float32,
+            "grid": config.grid,
+            "block_size": config.block_size,
         },
     }
 

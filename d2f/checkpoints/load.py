@@ -18,7 +18,7 @@ from d2f.model import Model
 from d2f.nn.quantize import quantize as quantize_network
 from d2f.nn.transformer import Transformer
 from d2f.run_options import RunOptions
-from d2f.shape import ModelConfig
+from d2f.shape import Diffusion, ModelConfig
 from d2f.tokenizer import Tokenizer
 
 
@@ -33,6 +33,7 @@ def load_model(
     compile: bool = False,
     fuse: bool = False,
     revision: str | None = None,
+    diffusion: Diffusion | None = None,
 ) -> Model:
     """Load a model of the catalogue by name, any model folder, or a repository of the hub by id.
 
@@ -49,12 +50,15 @@ def load_model(
         fuse: compile what the graphs of CUDA hold, too.
         revision: of a repository of the hub; None: the catalogue's, else its branch ``main``,
             which may move.
+        diffusion: how a diffusion model is decoded, where neither its files nor the catalogue say
+            so: mask token, logit shift, grid of blocks.
 
     Raises:
         InvalidInput: unknown name, no such device, an attention that cannot run there.
-        LoadError: unsupported architecture, missing or left-over keys, an adapter for another base,
-            a missing or damaged file, a quantisation that is not installed; HubError: it cannot be
-            downloaded; TooLittleMemory.
+        LoadError: unsupported architecture, a diffusion model of which it is not known how it
+            decodes, something given that its files contradict, missing or left-over keys, an
+            adapter for another base, a missing or damaged file, a quantisation that is not
+            installed; HubError: it cannot be downloaded; TooLittleMemory.
     """
     options = RunOptions(
         device=str(device),
@@ -68,7 +72,8 @@ def load_model(
     if published is not None:
         # Before hours of downloading.
         check_fit(published.name, known_shape(published), options)
-    return fill(make_plan(resolve(name, adapter, revision), options), options)
+    source = resolve(name, adapter, revision)
+    return fill(make_plan(source, options, diffusion or Diffusion()), options)
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:

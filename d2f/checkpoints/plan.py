@@ -4,13 +4,13 @@ Reads only the headers of the files, so that a model that cannot run takes no me
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from d2f.checkpoints.config_json import model_config
+from d2f.checkpoints.config_json import NOTHING_GIVEN, model_config
 from d2f.checkpoints.lora import Lora
 from d2f.checkpoints.resolve import Source
 from d2f.checkpoints.shards import AGAIN, Stored, open_shard, stored_weights
@@ -21,7 +21,7 @@ from d2f.model_files import Fields, read_fields, read_json
 from d2f.nn.attention import choose_backend
 from d2f.nn.quantize import check_quantization
 from d2f.run_options import RunOptions
-from d2f.shape import ModelConfig, Shape
+from d2f.shape import Diffusion, ModelConfig, Shape
 from d2f.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,15 +65,19 @@ def check_fit(name: str, shape: Shape, options: RunOptions) -> str:
     return choose_backend(options.attention, device, DTYPES[dtype], shape.head_dim)
 
 
-def make_plan(source: Source, options: RunOptions) -> Plan:
+def make_plan(source: Source, options: RunOptions, given: Diffusion = NOTHING_GIVEN) -> Plan:
     """All there is to know of a model before memory is taken for it.
+
+    Args:
+        given: how it is decoded, where neither its files nor the catalogue say so.
 
     Raises:
         InvalidInput, LoadError: as :func:`d2f.load_model`.
     """
     folder = source.folder
     raw = read_json(folder / "config.json")
-    config, layout = model_config(raw), LAYOUTS[raw["model_type"]]
+    config = model_config(raw, _together(source, given))
+    layout = LAYOUTS[raw["model_type"]]
     backend = check_fit(source.name, config, options)
     stored, slots = stored_weights(folder), key_map(config, layout)
     if config.tied_head:
@@ -83,8 +87,31 @@ def make_plan(source: Source, options: RunOptions) -> Plan:
     if source.adapter is not None:
         lora = Lora(source.adapter, {key: slot.shape for key, slot in slots.items()})
     tokenizer = folder_tokenizer(folder)
+    if "d2f" not in raw:
+        config = with_mask(config, tokenizer, folder)
     check_ids(config, tokenizer, folder)
     return Plan(source.name, config, tokenizer, stored, slots, lora, backend)
+
+
+def _together(source: Source, given: Diffusion) -> Diffusion:
+    """What the catalogue and options say."""
+    try:
+        return source.said.merged(given)
+    except InvalidInput as error:
+        raise LoadError(f"{source.name}: {error}") from error
+
+
+def with_mask(config: ModelConfig, tokenizer: Tokenizer, folder: Path) -> ModelConfig:
+    """The config of a diffusion model with the mask token, which the tokenizer alone may know.
+
+    Raises:
+        LoadError: nothing names it.
+    """
+    if config.causal or config.mask_id is not None:
+        return config
+    if tokenizer.mask_id is None:
+        raise LoadError(f"no file of {folder} names the mask token: give its id by --mask-id")
+    return replace(config, mask_id=tokenizer.mask_id)
 
 
 def folder_tokenizer(folder: Path) -> Tokenizer:

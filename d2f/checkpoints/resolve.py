@@ -5,7 +5,7 @@ A name is one of the catalogue, a folder, or an id of the hub; what is not here 
 
 import os.path
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from d2f.catalogue.pairs import local_folder, model_folder, model_name
@@ -14,18 +14,22 @@ from d2f.checkpoints.config_json import model_config
 from d2f.checkpoints.hub import cached, snapshot
 from d2f.errors import HubError, InvalidInput, LoadError
 from d2f.model_files import read_json
-from d2f.shape import Shape
+from d2f.shape import Diffusion, Shape
 
 HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's files lie, with those of the adapter to merge."""
+    """Where a model's files lie, with those of the adapter to merge.
+
+    ``said`` is what the catalogue says of how it is decoded.
+    """
 
     name: str
     folder: Path
     adapter: Path | None = None
+    said: Diffusion = field(default_factory=Diffusion)
 
 
 def resolve(
@@ -45,14 +49,14 @@ def resolve(
             raise LoadError(f"model {name!r} has an adapter of its own, got {str(adapter)!r}")
         # The small one first: whatever is wrong with the network shows at once.
         own = snapshot(published.adapter.repo.id, published.adapter.repo.revision)
-        return Source(name, _snapshot(published, revision), own)
+        return Source(name, _snapshot(published, revision), own, published.diffusion)
     other = None
     if adapter is not None:
         other = find_adapter(adapter)
         own_name = Path(published.repo.id).name if published else _repository(name_or_folder)
         check_base(other, own_name)
     if published is not None:
-        return Source(name, _snapshot(published, revision), other)
+        return Source(name, _snapshot(published, revision), other, published.diffusion)
     return Source(name, find_folder(name_or_folder, revision), other)
 
 
@@ -139,9 +143,9 @@ def find_shape(name_or_folder: str | Path) -> Shape:
 def known_shape(model: Published) -> Shape:
     """The shape a published model's own config.json tells once it is downloaded, else ours."""
     folder = cached(model.repo.id, model.repo.revision)
-    return model.shape if folder is None else folder_shape(folder)
+    return model.shape if folder is None else folder_shape(folder, model.diffusion)
 
 
-def folder_shape(folder: Path) -> Shape:
-    """The shape of the model in a folder, as its config.json tells."""
-    return model_config(read_json(folder / "config.json"))
+def folder_shape(folder: Path, said: Diffusion | None = None) -> Shape:
+    """The shape of the model in a folder, as its config.json tells; ``said`` by the catalogue."""
+    return model_config(read_json(folder / "config.json"), said or Diffusion())

@@ -76,6 +76,11 @@ LAYOUTS = {
     "qwen2": TRANSFORMERS,
     "qwen3": TRANSFORMERS,
     "Dream": TRANSFORMERS,
+    "sdar": TRANSFORMERS,
+    "Fast_dLLM_Qwen": TRANSFORMERS,
+    "a2d-llama": TRANSFORMERS,
+    "a2d-qwen2": TRANSFORMERS,
+    "a2d-qwen3": TRANSFORMERS,
     "llada": LLADA,
 }
 

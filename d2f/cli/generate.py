@@ -33,10 +33,12 @@ with starting():
     from d2f.checkpoints.resolve import find_folder
     from d2f.cli.options import (
         Parser,
+        add_diffusion_options,
         add_engine_options,
         add_setting_options,
         apply_settings,
         chosen_options,
+        given_diffusion,
         given_settings,
     )
     from d2f.cli.output import check_output, write_output
@@ -96,6 +98,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "AR can fill one at the end only",
     )
     add_engine_options(parser)
+    add_diffusion_options(parser, grid=False)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object at the end and nothing else"
     )
@@ -125,12 +128,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def chosen_config(args: argparse.Namespace) -> DecodeConfig:
     """Decoder and settings, before any weight is read."""
-    name, pairs = model_name(args.model), PAIRS | PUBLISHED_PAIRS
+    name, pairs, own = model_name(args.model), PAIRS | PUBLISHED_PAIRS, None
     decoder = args.decoder or catalogue_decoder(name, pairs)
     if args.model not in PUBLISHED:
-        shape = model_config(read_json(find_folder(args.model) / "config.json"))
-        decoder = decoder or ("ar" if shape.causal else "d2f")
-    config, given = default_config(name, decoder, pairs), given_settings(args)
+        raw = read_json(find_folder(args.model) / "config.json")
+        own = model_config(raw, given_diffusion(args))
+    config, given = default_config(name, decoder, pairs, own), given_settings(args)
     if args.race is not None:
         # Each lane takes those that its decoder has.
         given = {name: text for name, text in given.items() if name in settings_of(type(config))}
@@ -174,7 +177,10 @@ def check(args: argparse.Namespace) -> None:
 def second(args: argparse.Namespace) -> argparse.Namespace:
     """The arguments of the other lane of a race."""
     model = args.race or rival(model_name(args.model))
-    return argparse.Namespace(**vars(args) | {"model": model, "adapter": None, "decoder": None})
+    # What was said of the first model is not true of this one.
+    own = {"model": model, "adapter": None, "decoder": None, "mask_id": None, "logit_shift": None}
+    shared = {name: value for name, value in vars(args).items() if name != "grid"}
+    return argparse.Namespace(**shared | own)
 
 
 Ready = tuple[Model, TraceHeader, Iterator[StepEvent]]
@@ -188,7 +194,9 @@ def set_up(args: argparse.Namespace) -> Ready:
     config = chosen_config(args)
     prompt = read_prompt(args.prompt)
     dtype = default_dtype(args.device, embedded=args.model in embedded_models())
-    model = load_model(args.model, adapter=args.adapter, **asdict(chosen_options(args, dtype)))
+    options = asdict(chosen_options(args, dtype))
+    given = given_diffusion(args)
+    model = load_model(args.model, adapter=args.adapter, diffusion=given, **options)
     prompt_ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
     hold: dict[int, int] = {}
     if args.infill is not None:

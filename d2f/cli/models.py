@@ -71,13 +71,8 @@ def model_row(model: Published, here: Container[str]) -> dict[str, Any]:
         "download_bytes": sum(model.download(repo) for repo in model.repos),
         "parameters": model.shape.parameters,
         "memory_bytes": model.shape.memory("bfloat16"),
-        "context": model.context,
         "chat": model.chat,
-        "mask_id": model.mask_id,
-        "eos_id": model.eos_id,
-        "eot_id": model.eot_id,
-        "pad_id": model.pad_id,
-        "logit_shift": model.logit_shift,
+        "decoder": model.decoder,
         "presets": sorted(model.presets),
         "partner": model.partner,
     }
@@ -119,7 +114,9 @@ def found_here(device: str, models_dir: Path | None = None) -> Here:
     for model in PUBLISHED.values():
         own = folders.get(model.name)
         try:
-            shapes[model.name] = known_shape(model) if own is None else folder_shape(own)
+            shapes[model.name] = (
+                known_shape(model) if own is None else folder_shape(own, model.diffusion)
+            )
         except ValueError:
             pass  # a damaged config.json is told when its model is loaded, and bars no other
     return Here(

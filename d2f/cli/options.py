@@ -8,9 +8,18 @@ from dataclasses import replace
 from types import NoneType
 from typing import Any, NoReturn
 
-from d2f.config import CONFIGS, DecodeConfig, decoder_name, settings_of, value_kinds
+from d2f.config import (
+    CONFIGS,
+    GRIDS,
+    D2FConfig,
+    DecodeConfig,
+    decoder_name,
+    settings_of,
+    value_kinds,
+)
 from d2f.errors import InvalidInput
 from d2f.run_options import RunOptions
+from d2f.shape import Diffusion
 
 DTYPE_NAMES = ("bfloat16", "float16", "float32")
 
@@ -117,6 +126,28 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="on a GPU, have torch compile what the graphs hold, in minutes; implies --compile",
     )
+
+
+def add_diffusion_options(parser: argparse.ArgumentParser, *, grid: bool) -> None:
+    """How a diffusion model is decoded, where neither its files nor the catalogue say so.
+
+    ``grid``: with its option, which elsewhere is a setting of decoder d2f.
+    """
+    group = parser.add_argument_group("a diffusion model whose files do not say how it decodes")
+    group.add_argument("--mask-id", type=int, metavar="N", help="the id of its mask token")
+    group.add_argument(
+        "--logit-shift",
+        choices=("true", "false"),
+        help="whether position i is predicted from row i - 1",
+    )
+    if grid:
+        group.add_argument("--grid", choices=GRIDS, help=settings_of(D2FConfig)["grid"].text)
+
+
+def given_diffusion(args: argparse.Namespace) -> Diffusion:
+    """What the command line was given of it."""
+    shift = None if args.logit_shift is None else args.logit_shift == "true"
+    return Diffusion(mask_id=args.mask_id, logit_shift=shift, grid=getattr(args, "grid", None))
 
 
 def chosen_options(args: argparse.Namespace, dtype: str) -> RunOptions:

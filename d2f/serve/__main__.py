@@ -16,7 +16,13 @@ with starting():
     from fastapi import FastAPI
 
     from d2f.catalogue.pairs import embedded_models
-    from d2f.cli.options import Parser, add_engine_options, chosen_options
+    from d2f.cli.options import (
+        Parser,
+        add_diffusion_options,
+        add_engine_options,
+        chosen_options,
+        given_diffusion,
+    )
     from d2f.errors import InvalidInput
     from d2f.machine import default_dtype
     from d2f.serve.service import Options, load_app
@@ -42,6 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--adapter", help="a PEFT LoRA adapter to merge: a folder or a hub id")
     add_engine_options(parser)
+    add_diffusion_options(parser, grid=True)
     parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port (default: 8000)")
     parser.add_argument(
@@ -81,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model=args.model,
         adapter=args.adapter,
         **asdict(chosen_options(args, dtype)),
+        **asdict(given_diffusion(args)),
         queue=args.queue,
         max_tokens=args.max_tokens,
         key=os.environ.get("D2F_API_KEY", "").strip(),

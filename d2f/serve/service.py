@@ -25,7 +25,7 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, catalogue_decoder, default_config
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, default_config
 from d2f.checkpoints.load import load_model
 from d2f.config import D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
@@ -46,6 +46,7 @@ from d2f.serve.protocol import (
 from d2f.serve.refused import Refused, about, answer_errors, errors_told
 from d2f.serve.responses import HEARTBEAT, STOPPED, WAITING, RunStream, body, chunks, whole
 from d2f.serve.worker import Busy, Job, Worker
+from d2f.shape import Diffusion
 from d2f.stops import spoken
 from d2f.strict_json import to_json
 from d2f.tokenizer import Tokenizer
@@ -58,7 +59,8 @@ T = TypeVar("T")
 class Options:
     """What is served and within which limits; ``queue`` runs wait behind the one that runs.
 
-    ``key``, if any, is what clients must send as their bearer token.
+    ``key``, if any, is what clients must send as their bearer token. ``mask_id`` and what follows
+    are the fields of :class:`d2f.shape.Diffusion`, for a model whose files do not say them.
     """
 
     model: str
@@ -69,6 +71,10 @@ class Options:
     quantize: str | None = None
     compile: bool = False
     fuse: bool = False
+    mask_id: int | None = None
+    logit_shift: bool | None = None
+    grid: str | None = None
+    block_size: int | None = None
     queue: int = 16
     max_tokens: int = 2048
     key: str = ""
@@ -102,7 +108,8 @@ class Given:
 def load_app(options: Options) -> FastAPI:
     """The service with its model loaded and warm. A model that does not load raises."""
     how = {each.name: getattr(options, each.name) for each in fields(RunOptions)}
-    model = load_model(options.model, adapter=options.adapter, **how)
+    given = Diffusion(**{each.name: getattr(options, each.name) for each in fields(Diffusion)})
+    model = load_model(options.model, adapter=options.adapter, diffusion=given, **how)
     config = _default(model)
     warm = min(WARM_UP_TOKENS, options.max_tokens)
     # A prompt of no template: a base model has none, and completes prompts all the same.
@@ -219,7 +226,8 @@ class Service:
         if decoder is None:
             return self._config
         try:
-            return default_config(self._model.name, decoder, PAIRS | PUBLISHED_PAIRS)
+            pairs = PAIRS | PUBLISHED_PAIRS
+            return default_config(self._model.name, decoder, pairs, self._model.config)
         except KeyError as error:
             raise Refused(400, f"no decoder {decoder!r}", "decoder") from error
 
@@ -332,6 +340,4 @@ def _placed(event: StepEvent, texts: dict[int, str], tokenizer: Tokenizer) -> li
 
 
 def _default(model: Model) -> DecodeConfig:
-    name, pairs = Path(model.name).name, PAIRS | PUBLISHED_PAIRS
-    decoder = catalogue_decoder(name, pairs) or ("ar" if model.config.causal else "d2f")
-    return default_config(name, decoder, pairs)
+    return default_config(Path(model.name).name, None, PAIRS | PUBLISHED_PAIRS, model.config)
