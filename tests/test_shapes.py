@@ -72,7 +72,7 @@ def test_a_network_of_the_catalogue_has_its_shape_and_sees_what_is_measured() ->
     for name, model in PUBLISHED.items():
         config = shape_suite.shape_of(name, 12345)
         assert config.parameters == model.shape.parameters
-        assert (config.max_length, config.causal) == (12345, model.mask_id is None)
+        assert (config.max_length, config.causal) == (12345, model.decoder == "ar")
     for pair in PUBLISHED_PAIRS.values():
         assert shape_suite.shape_of(pair.name, 9) == shape_suite.shape_of(pair.d2f, 9)
 

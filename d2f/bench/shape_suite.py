@@ -136,8 +136,8 @@ def shape_of(name: str, length: int) -> ModelConfig:
     shape = find_shape(known)
     if isinstance(shape, ModelConfig):
         return replace(shape, max_length=length)
-    model = PUBLISHED[known]
-    return ModelConfig(**asdict(shape), max_length=length, causal=model.decoder == "ar")
+    causal = PUBLISHED[known].decoder == "ar"
+    return ModelConfig(**asdict(shape), max_length=length, causal=causal)
 
 
 def network(args: argparse.Namespace, dtype: str, length: int) -> Transformer:
