@@ -20,6 +20,7 @@ from d2f.bench.suite import (
     Lane,
     Outcome,
     Row,
+    answers,
     check_configs,
     held_out,
     ratios,
@@ -31,7 +32,7 @@ from d2f.catalogue.pairs import PAIRS
 from d2f.config import CONFIGS, DecodeConfig, config_to_dict
 from d2f.machine import default_dtype, machine
 from d2f.nn.compiled import Fixed
-from d2f.tasks import TASKS, split_of
+from d2f.tasks import TALK, TASKS, split_of
 
 KEYS = (
     "decoder, model, task, config, problems, accuracy, tokens, seconds, tokens_per_second, ttft, "
@@ -170,6 +171,26 @@ def test_scoring_costs_a_lane_nothing(models: Path, monkeypatch: pytest.MonkeyPa
     answered = solve(lane(models, "ar", ARConfig(max_new_tokens=2), 1), problem)
     assert answered.correct and answered.seconds < 0.5
     assert (answered.tokens, answered.forwards) == (2, 2)
+
+
+def test_every_turn_of_a_conversation_is_asked_after_right_answers(models: Path) -> None:
+    problem = next(p for p in held_out(["talk-turns"], 20, 0)["talk-turns"] if len(p.turns) == 3)
+    ar = lane(models, "ar", ARConfig(max_new_tokens=2), 1)
+    assert [outcome.task for outcome in answers(ar, problem)] == ["talk-turns"] * 3
+    assert [m["content"] for m in problem.messages(2)] == [
+        text for turn in problem.turns for text in (turn.prompt, turn.answer)
+    ][:-1]
+    (gsm,) = held_out(["gsm-mini"], 1, seed=0)["gsm-mini"]
+    assert len(list(answers(ar, gsm))) == 1
+
+
+def test_talk_is_a_suite_with_tasks_of_its_own(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--suite", "talk", "--problems", "1", "--json", *quick(models, "d2f", "ar")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["suite"] == "talk"
+    assert {row["task"] for row in result["results"]} == {*TALK, "all"}
 
 
 def test_vanilla_canvas_ends_where_the_context_does(models: Path) -> None:

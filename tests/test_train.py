@@ -207,7 +207,8 @@ def test_windows_see_what_the_decoder_shows_them(shift, foresight):
     torch.testing.assert_close(found[: len(expected)], expected)
 
 
-def test_collate_pads_on_the_right_without_loss():
+def test_collate_pads_on_the_right_without_loss(monkeypatch):
+    monkeypatch.setattr("d2f.train.data.ROUND", 1)
     long = Row([1, 2], [NO_LOSS, 2], [2, 2], [NO_WINDOW] * 2, [0.0, 0.5])
     batch = collate([long, Row([3], [3], [1], [NO_WINDOW], [1.0])])
     assert batch.ids.tolist() == [[1, 2], [3, 0]]
@@ -215,6 +216,11 @@ def test_collate_pads_on_the_right_without_loss():
     assert batch.ends.tolist() == [[2, 2], [1, 1]]
     assert batch.weights.tolist() == [[0, 0.5], [1, 0]]
     assert batch.tokens == 3
+
+
+def test_batches_have_few_lengths(tokenizer):
+    shapes = {batch.ids.shape[1] for _, batch in islice(stream(tokenizer), 20)}
+    assert not {length % 8 for length in shapes} - {0}
 
 
 def test_padding_a_batch_leaves_logits_unchanged():

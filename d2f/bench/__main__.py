@@ -19,13 +19,13 @@ with starting():
     from d2f.bench.suite import (
         Lane,
         Outcome,
+        answers,
         check_configs,
         compile_ahead,
         held_out,
         ratios,
         rows,
         schedule,
-        solve,
         warm_up,
     )
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
@@ -36,7 +36,7 @@ with starting():
     from d2f.decode.common import how_it_runs
     from d2f.machine import default_dtype, machine, versions
     from d2f.strict_json import to_json
-    from d2f.tasks import TASKS, Problem
+    from d2f.tasks import TALK, TASKS, Problem
 
 # Held-out problems by task.
 Asked = Mapping[str, Sequence[Problem]]
@@ -52,6 +52,7 @@ examples:
   python -m d2f bench --decoders d2f ar --set d2f.tau_conf=0.85 --set d2f.block_size=8
   python -m d2f bench --decoders d2f ar --sweep d2f.tau_conf=0.5,0.7,0.95 --problems 20
   python -m d2f bench --decoders d2f --model d2f=./runs/my-model --json > result.json
+  python -m d2f bench --suite talk --decoders ar --model ar=./runs/talk-ar --tasks talk-facts
 
 The vanilla decoder runs hundreds of full forwards a problem, about half a minute on a laptop, so it
 takes fewer problems than the others; table and JSON say how many."""
@@ -77,15 +78,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         return shape_suite.parse(argv)
     parser = Parser(PROGRAM, DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    suites = [*(PAIRS | PUBLISHED_PAIRS), "shape"]
+    suites = [*(PAIRS | PUBLISHED_PAIRS), "talk", "shape"]
     add(
         "--suite",
         choices=suites,
         default="mini",
-        help="which models (default: mini); shape: steps of a network without weights, with "
-        "options of its own (--suite shape --help)",
+        help="which models (default: mini); talk: free English, for models that are named by "
+        "--model; shape: steps of a network without weights, with options of its own "
+        "(--suite shape --help)",
     )
-    add("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all four")
+    add("--tasks", nargs="+", choices=[*TASKS, *TALK], help="default: all of the suite")
     add("--problems", type=positive, default=50, help="problems a task (default: 50)")
     add("--seed", type=whole, default=0, help="draws other held-out problems (default: 0)")
     add("--decoders", nargs="+", choices=CONFIGS, help="default: all that the suite has")
@@ -121,16 +123,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--json", action="store_true", help="print nothing but the line of JSON")
     add("--out", type=Path, metavar="FILE", help="also write the JSON, indented, to a file")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.tasks = args.tasks or list(TALK if args.suite == "talk" else TASKS)
+    return args
 
 
 def make_lanes(args: argparse.Namespace) -> list[Lane]:
     """The suite's lanes with what the command line changes; ``ValueError`` for what cannot be."""
-    known = (PAIRS | PUBLISHED_PAIRS)[args.suite].lanes
+    known = (PAIRS | PUBLISHED_PAIRS).get(args.suite, PAIRS["mini"]).lanes
     base = entries(known, args.decoders or list(known), args.model, args.set)
     check_configs({entry.decoder: entry.config for entry in base})
     every = [*base, *swept(base, args.sweep)]
-    engine = chosen_options(args, default_dtype(args.device, embedded=args.suite in PAIRS))
+    engine = chosen_options(
+        args, default_dtype(args.device, embedded=args.suite not in PUBLISHED_PAIRS)
+    )
     models = {name: load_model(name, **asdict(engine)) for name in {e.model: None for e in every}}
     return [
         Lane(
@@ -153,7 +159,8 @@ def get_ready(lanes: Sequence[Lane], asked: Asked, seed: int) -> None:
 def measure(lanes: Sequence[Lane], asked: Asked) -> list[Outcome]:
     """Run the whole schedule; progress goes to stderr."""
     turns = list(schedule(lanes, asked))
-    return [solve(lane, problem) for lane, problem in tqdm(turns, desc="race", unit="answer")]
+    race = tqdm(turns, desc="race", unit="problem")
+    return [outcome for lane, problem in race for outcome in answers(lane, problem)]
 
 
 def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[str, Any]:

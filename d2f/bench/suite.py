@@ -17,7 +17,7 @@ from d2f.config import DecodeConfig, VanillaConfig, config_to_dict
 from d2f.decode import generate, prepare, stream
 from d2f.errors import InvalidInput
 from d2f.model import Model
-from d2f.tasks import TASKS, Problem, draw
+from d2f.tasks import TALK, TASKS, Problem, draw
 
 ALL = "all"
 WARM_UP_PROBLEMS, WARM_UP_FORWARDS = 2, 16
@@ -51,6 +51,7 @@ class Outcome:
 class Row:
     """A lane over the problems of a task, or over those of all tasks together.
 
+    ``problems`` counts answers: of a conversation, one for each turn.
     ``tokens_per_second`` is all tokens over all seconds; ``ttft`` is the median of the problems.
     """
 
@@ -99,27 +100,37 @@ def compile_ahead(lane: Lane, problems: Mapping[str, Sequence[Problem]]) -> None
     """Compile what a compiled model's problems will need, outside the measurement."""
     if lane.model.fixed is not None:
         own = [problem for asked in problems.values() for problem in asked[: lane.problems]]
-        longest = max(len(_prompt(lane, problem)[0]) for problem in own)
+        longest = max(len(_prompt(lane, p, turn)[0]) for p in own for turn in asked_turns(p))
         prepare(lane.model, longest, lane.config)
 
 
 def warm_up(lane: Lane, seed: int) -> None:
     """First-use costs, paid outside the measurement, on problems that are not in it."""
     for problem in islice(draw(next(iter(TASKS)), "train", seed), WARM_UP_PROBLEMS):
-        prompt_ids, config = _prompt(lane, problem)
+        prompt_ids, config = _prompt(lane, problem, 0)
         for _ in islice(stream(lane.model, prompt_ids, config), WARM_UP_FORWARDS):
             pass
 
 
-def solve(lane: Lane, problem: Problem) -> Outcome:
-    """Answer the first turn, then have it scored."""
-    prompt_ids, config = _prompt(lane, problem)
+def asked_turns(problem: Problem) -> range:
+    """Of a conversation, every turn; of the four languages the first, as it was from the start."""
+    return range(len(problem.turns) if problem.task in TALK else 1)
+
+
+def answers(lane: Lane, problem: Problem) -> Iterator[Outcome]:
+    """An outcome for each turn that is asked."""
+    return (solve(lane, problem, turn) for turn in asked_turns(problem))
+
+
+def solve(lane: Lane, problem: Problem, turn: int = 0) -> Outcome:
+    """Answer one turn, after right answers to those before it, then have it scored."""
+    prompt_ids, config = _prompt(lane, problem, turn)
     trace = generate(lane.model, prompt_ids, config)
     return Outcome(
         decoder=lane.decoder,
         config=lane.config,
         task=problem.task,
-        correct=TASKS[problem.task].score(problem, trace.text),
+        correct=(TASKS | TALK)[problem.task].score(problem, trace.text, turn),
         tokens=trace.tokens,
         seconds=trace.seconds,
         ttft=trace.ttft,
@@ -127,8 +138,8 @@ def solve(lane: Lane, problem: Problem) -> Outcome:
     )
 
 
-def _prompt(lane: Lane, problem: Problem) -> tuple[list[int], DecodeConfig]:
-    prompt_ids = lane.model.tokenizer.encode_chat([{"role": "user", "content": problem.prompt}])
+def _prompt(lane: Lane, problem: Problem, turn: int) -> tuple[list[int], DecodeConfig]:
+    prompt_ids = lane.model.tokenizer.encode_chat(problem.messages(turn))
     return prompt_ids, fitted(lane.config, lane.model.config.max_length - len(prompt_ids))
 
 

@@ -47,6 +47,14 @@ class Problem:
     def answer(self) -> str:
         return self.turns[0].answer
 
+    def messages(self, turn: int = 0) -> list[dict[str, str]]:
+        """The conversation up to what a turn asks, with right answers before it."""
+        said = []
+        for earlier in self.turns[:turn]:
+            said.append({"role": "user", "content": earlier.prompt})
+            said.append({"role": "assistant", "content": earlier.answer})
+        return [*said, {"role": "user", "content": self.turns[turn].prompt}]
+
 
 def unread(text: str, expected: str) -> None:
     """The reader of a task that has none."""
