@@ -3,8 +3,11 @@
 Knows no model and no benchmark.
 """
 
+import math
 import os
 import platform
+import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,6 +41,24 @@ def default_dtype(device: str, *, embedded: bool) -> str:
     """
     suits = not device.startswith("cpu") or (native_bf16() and not embedded)
     return "bfloat16" if suits else "float32"
+
+
+COPIED = 2**27  # bytes: more than any cache holds
+
+
+@cache
+def memory_bandwidth() -> float:
+    """Bytes a second that this machine's memory gives to a copy, read and written: measured.
+
+    The best of three, so that another program's work hides as little of it as can be.
+    """
+    source = torch.ones(COPIED // 4)
+    target, best = torch.empty_like(source), math.inf
+    for _ in range(3):
+        started = time.perf_counter()
+        target.copy_(source)
+        best = min(best, time.perf_counter() - started)
+    return 2 * COPIED / best
 
 
 def machine(device: str = "cpu") -> dict[str, str | int | bool]:

@@ -67,6 +67,11 @@ class Shape:
         """Number of weights."""
         return self.layer_weights + self.other_weights
 
+    @property
+    def step_weights(self) -> int:
+        """Weights that a forward of one row reads: the layers' and the head's."""
+        return self.layer_weights + self.vocab_size * self.hidden_size
+
     def lora_parameters(self, rank: int) -> int:
         """Number of weights of a LoRA adapter on q, k, v and the attention's output."""
         q, kv = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim

@@ -134,11 +134,18 @@ FAMILIES = {
 
 
 def write_family(
-    name: str, folder: Path, tokenizer_folder: Path, *, sharpness: float = 1.0, **fields: Any
+    name: str,
+    folder: Path,
+    tokenizer_folder: Path,
+    *,
+    sharpness: float = 1.0,
+    length: int = 128,
+    **fields: Any,
 ) -> Transformer:
     """A random network in a folder as its original would be; ``fields`` are of its config.json."""
     family, tokenizer = FAMILIES[name], Tokenizer(tokenizer_folder)
-    shape = {"logit_shift": family.shift, "grid": family.grid} | family.shape
+    shape = {"logit_shift": family.shift, "grid": family.grid, "max_length": length}
+    shape |= family.shape
     net = network(640, sharpness=sharpness, mask_id=tokenizer.mask_id, **shape)
     net = rounded(net)
     raw = dream_json(net) | {"mask_token_id": None} | family.raw | fields

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import write_family
 from huggingface_hub import constants
 from originals import dream_json, llada_json, llada_state, rounded, write_folder
 from safetensors.torch import save_file
@@ -21,7 +22,8 @@ from tiny import as_transformers, network
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from d2f.catalogue.published import PUBLISHED, Published, Repo
+from d2f.catalogue.entry import Published, Repo
+from d2f.catalogue.published import PUBLISHED
 from d2f.nn.transformer import Transformer
 
 MAIN = "89abcdef0123456789abcdef0123456789abcdef"
@@ -412,7 +414,33 @@ def write_cache(root: Path, tokenizer_folder: Path) -> Path:
         known, folder = model(name)
         write_qwen(folder, tokenizer_folder, end)
         put(cache, known.repo, folder)
+    write_block_models(cache, work, tokenizer_folder)
     return cache
+
+
+# Models of blocks that the cache has, by the families of tests/families.py, and their partners'
+# switches.
+BLOCK_MODELS = {
+    "qwen2.5-coder-0.5b-bd3lm": ("a2d-qwen2", {"qkv_bias": True}),
+    "qwen3-0.6b-bd3lm": ("a2d-qwen3", {"qk_norm": True}),
+    "sdar-1.7b-chat": ("sdar", {"qk_norm": True}),
+}
+
+
+def write_block_models(cache: Path, work: Path, tokenizer_folder: Path) -> None:
+    """Models of blocks and their partners, with the embedded models' tokenizer."""
+    for name, (family, switches) in BLOCK_MODELS.items():
+        known = PUBLISHED[name]
+        write_family(family, work / name, tokenizer_folder, sharpness=5, length=1024)
+        put(cache, known.repo, work / name)
+        assert known.partner is not None
+        partner = network(640, causal=True, logit_shift=True, max_length=1024, **switches)
+        kind = "qwen3" if "qk_norm" in switches else "qwen2"
+        raw = causal_json(partner, kind, head_dim=partner.config.head_dim)
+        raw["architectures"] = [f"{kind.title()}ForCausalLM"]
+        state = dict(as_transformers(partner).state_dict())
+        write_folder(work / known.partner, state, raw, tokenizer_folder)
+        put(cache, PUBLISHED[known.partner].repo, work / known.partner)
 
 
 def use_cache(patch: pytest.MonkeyPatch, cache: Path) -> None:

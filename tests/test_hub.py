@@ -22,7 +22,8 @@ from test_originals import with_adapter
 from tiny import network
 
 from d2f import load_model
-from d2f.catalogue.published import PUBLISHED, Adapter, Published, Repo
+from d2f.catalogue.entry import Adapter, Published, Repo
+from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.hub import _whole, cached, explain, has_token, snapshot
 from d2f.errors import HubError
 from d2f.nn.transformer import Transformer
@@ -321,7 +322,6 @@ def tiny_llada(
         repo=Repo("org/tiny", COMMIT, "MIT"),
         adapter=Adapter(repo=Repo("lab/tiny_Lora", "main", "MIT"), rank=4),
         shape=net.config,
-        mask_id=mask,
     )
     monkeypatch.setitem(PUBLISHED, "d2f-tiny", entry)
     monkeypatch.setitem(PUBLISHED, "tiny", replace(entry, name="tiny", adapter=None))

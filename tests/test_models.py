@@ -23,7 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_names_every_model_and_pair(capsys: Capture) -> None:
-    assert main([]) == 0
+    assert main(["--device", "cuda"]) == 0
     out = capsys.readouterr().out
     lines = {line.split("  ")[0].strip(): line for line in out.splitlines()}
     assert set(PUBLISHED) | set(PAIRS) | set(PUBLISHED_PAIRS) <= lines.keys()
@@ -34,24 +34,41 @@ def test_the_table_names_every_model_and_pair(capsys: Capture) -> None:
     assert " gated " in lines["llama-3-8b-instruct"] and " open " in llada
     assert " yes " in lines["qwen2.5-7b"] and " no " in llada
     assert "needs a GPU with 36 GB free; there is none here" in lines["llada"]
-    assert lines["mini"].split()[1:3] == ["-", "ready"]
+    assert lines["mini"].split()[1] == "-" and lines["mini"].endswith("  ready")
 
 
 def test_json_holds_the_same(capsys: Capture) -> None:
-    assert main(["--json"]) == 0
+    assert main(["--json", "--device", "cuda"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in found["published"]] == list(PUBLISHED)
     assert [row["name"] for row in found["pairs"]] == [*PAIRS, *PUBLISHED_PAIRS]
-    assert {row["name"]: row["state"] for row in found["pairs"]} == {
-        "mini": "ready",
-        "llada": "memory",
-        "dream-base": "memory",
-        "dream": "memory",
-    }
+    states = {"mini": "ready"} | dict.fromkeys(PUBLISHED_PAIRS, "memory")
+    assert {row["name"]: row["state"] for row in found["pairs"]} == states
     dream = next(row for row in found["published"] if row["name"] == "d2f-dream-7b-base")
     assert dream["parameters"] == 7_615_616_512
     assert (dream["decoder"], dream["partner"]) == ("d2f", "qwen2.5-7b")
     assert dream["presets"] == ["gsm8k", "humaneval", "math", "mbpp"]
+
+
+def test_pairs_stand_by_what_this_machine_can_do_with_them(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU with 8 GB free and 20 GB/s: the laptop pairs fit, and what to expect is told."""
+    monkeypatch.setattr("d2f.cli.models.free_memory", lambda device: 8_000_000_000)
+    monkeypatch.setattr("d2f.cli.models.memory_bandwidth", lambda: 20e9)
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    ready, rest = out.split("Ready to run here:\n")[1].split("Fit here, and need a download:\n")
+    fit, large = rest.split("Need more memory than is free here:\n")
+    assert [line.split()[0] for line in ready.splitlines()[2:] if line] == ["mini"]
+    assert [line.split()[0] for line in fit.splitlines()[2:] if line] == [
+        *("coder-0.5b", "a2d-0.6b", "fast-dllm-1.5b")
+    ]
+    assert (
+        "runs here on the CPU, AR at about 20 tokens/s expected from its memory bandwidth; "
+        "needs a download of 2.0 GB: python -m d2f models --download coder-0.5b"
+    ) in fit
+    assert "the CPU has 8.0 GB" in large and "sdar-1.7b" in large
 
 
 def test_a_pair_is_downloaded_the_likeliest_failure_first(

@@ -1,5 +1,6 @@
 """The catalogue: what is published, which pairs race, and whether they can here."""
 
+import re
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from d2f.catalogue.pairs import (
     catalogue_decoder,
     default_config,
     embedded_models,
+    made_for,
     model_folder,
     model_name,
     pair_memory,
@@ -33,7 +35,7 @@ from d2f.catalogue.pairs import (
 from d2f.catalogue.published import PUBLISHED
 from d2f.catalogue.sizes import ALLOWANCE, gigabytes
 from d2f.checkpoints.resolve import find_shape
-from d2f.config import ARConfig, D2FConfig, VanillaConfig
+from d2f.config import CONFIGS, ARConfig, D2FConfig, VanillaConfig
 from d2f.errors import InvalidInput
 
 GB = 1_000_000_000
@@ -41,30 +43,54 @@ LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct"
 
 
 def test_published_pairs_race_published_models_and_leave_the_embedded_alone() -> None:
-    assert list(PUBLISHED_PAIRS) == ["llada", "dream-base", "dream"]
-    assert not PUBLISHED_PAIRS.keys() & PAIRS.keys()
+    assert list(PUBLISHED_PAIRS)[:6] == [
+        *("llada", "dream-base", "dream", "diffucoder", "coder-0.5b", "a2d-0.6b")
+    ]
+    assert not PUBLISHED_PAIRS.keys() & (PAIRS.keys() | PUBLISHED.keys())
     assert not PUBLISHED.keys() & set(embedded_models())
     for pair in PUBLISHED_PAIRS.values():
         model = PUBLISHED[pair.d2f]
-        assert model.adapter is not None
-        assert pair.ar == model.partner
+        assert (model.decoder, pair.ar) == ("d2f", model.partner)
         assert PUBLISHED[pair.ar].decoder == "ar"
-        assert pair.dllm is not None
-        teacher = PUBLISHED[pair.dllm]
-        assert (teacher.repo, teacher.adapter) == (model.repo, None)
         assert pair.config in model.presets.values()
+        # A model of blocks is no adapter's, and sees no canvas whole.
+        assert (model.adapter is None) == (pair.dllm is None) == (pair.config.grid != "prompt")
+        if pair.dllm is not None:
+            teacher = PUBLISHED[pair.dllm]
+            assert (teacher.repo, teacher.adapter) == (model.repo, None)
+
+
+def test_a_models_presets_are_on_its_own_grid() -> None:
+    for model in PUBLISHED.values():
+        for preset in model.presets.values():
+            assert isinstance(preset, CONFIGS[model.decoder])
+            grid = model.diffusion.grid or "prompt"
+            assert getattr(preset, "grid", "prompt") == grid
+            assert getattr(preset, "max_active_blocks", None) or grid == "prompt"
+
+
+def test_models_in_no_pair_have_their_own_decoder_and_preset() -> None:
+    both = PAIRS | PUBLISHED_PAIRS
+    assert made_for("dparallel-dream-7b-instruct", both) == "vanilla"
+    assert made_for("qwen3-14b", both) == "ar"
+    assert made_for("mini-d2f", both) == "d2f"
+    assert made_for("my-model", both) is None
+    config = default_config("dparallel-dream-7b-instruct", "vanilla", both)
+    assert isinstance(config, VanillaConfig)
+    assert (config.rule, config.tau_conf) == ("confidence", 0.5)
 
 
 def test_names_are_their_own_and_partners_exist() -> None:
     assert [model.name for model in PUBLISHED.values()] == list(PUBLISHED)
     for model in PUBLISHED.values():
         assert model.partner is None or model.partner in PUBLISHED
-        assert (model.adapter is None) == (not model.presets)
+        assert model.presets or model.adapter is None
+        assert model.decoder in CONFIGS
 
 
 def test_base_models_are_pinned_and_adapters_say_that_they_are_not() -> None:
     for model in PUBLISHED.values():
-        assert len(model.repo.revision) == 40
+        assert len(model.repo.revision) == 40 or model.repo.revision == "main"
         assert model.adapter is None or model.adapter.repo.revision == "main"
 
 
@@ -125,8 +151,10 @@ def test_what_a_pair_takes() -> None:
 
 def test_the_table_of_needs_is_the_pickers_arithmetic() -> None:
     table = {(need.pair, need.weights): need.total for need in published_needs()}
-    assert {pair for pair, _ in table} == {"`llada` (gated)", "`dream-base`, `dream`"}
-    for label, name in (("`llada` (gated)", "llada"), ("`dream-base`, `dream`", "dream")):
+    named = [name for pair, _ in table for name in re.findall("`([^`]+)`", pair)]
+    assert sorted(named) == sorted([*PUBLISHED_PAIRS] * 3)
+    qwen = "`dream-base`, `dream`, `diffucoder`, `fast-dllm-7b`"
+    for label, name in (("`llada` (gated)", "llada"), (qwen, "dream")):
         pair = PUBLISHED_PAIRS[name]
         assert table[label, "bfloat16"] == pair_memory(pair)
         assert table[label, "int8"] == pair_memory(pair, "int8")

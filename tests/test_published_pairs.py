@@ -14,7 +14,9 @@ from pages import page
 from app.conversation import Conversation
 from app.lanes.lane import Host, Lane, Question, forget_models, pair_lanes
 from app.page.tell import Told, tell
+from app.recordings.link import from_link, to_link
 from d2f import D2FConfig, Trace, load_model
+from d2f.catalogue.choices import RUNS
 from d2f.catalogue.pairs import PUBLISHED_PAIRS, READY, against, pair_memory, pair_state
 from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.resolve import known_shape
@@ -24,6 +26,7 @@ from d2f.run_options import RunOptions
 
 PROMPT, NEXT = "Tom has 3 apples and buys 4 more. How many?", " And twice that? "
 HOST = Host(RunOptions(dtype="bfloat16"), pairs=PUBLISHED_PAIRS)
+BLOCK_PAIRS = ["coder-0.5b", "a2d-0.6b", "sdar-1.7b"]
 LLADA, LLADA_LORA = "GSAI-ML/LLaDA-8B-Instruct", "SJTU-Deng-Lab/D2F_LLaDA_Instruct_8B_Lora"
 
 
@@ -52,14 +55,16 @@ def lanes_of(pair: str) -> list[Lane]:
 def test_the_catalogue_finds_them_ready(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "cpu", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {row["name"]: row["text"] for row in found["pairs"]} == dict.fromkeys(
-        ("mini", "llada", "dream-base", "dream"), "ready"
-    )
-    assert all(row["downloaded"] for row in found["published"])
+    states = {row["name"]: (row["state"], row["group"]) for row in found["pairs"]}
+    whole = ["mini", "llada", "dream-base", "dream", *BLOCK_PAIRS]
+    assert {name: states[name] for name in whole} == dict.fromkeys(whole, ("ready", RUNS))
+    here = {row["name"] for row in found["published"] if row["downloaded"]}
+    assert {PUBLISHED_PAIRS[name].d2f for name in whole[1:]} <= here
     assert main(["--device", "cpu"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
-    assert lines["llada"].split()[1:] == [
-        *("1.1", "GB", "ready", "d2f-llada-8b-instruct", "against", "llama-3-8b-instruct")
+    assert lines["llada"].split()[1:9] == [
+        *("1.1", "GB", "d2f-llada-8b-instruct", "against", "llama-3-8b-instruct"),
+        *("ready", "on", "the"),
     ]
 
 
@@ -77,16 +82,9 @@ def test_the_settings_of_the_paper_are_those_of_the_page() -> None:
         own = page([], HOST)
         values = own.defaults(pair)
         shown = {name: values[box] for name, box in own.parts.settings.items()}
-        assert shown == {
-            "max_new_tokens": length,
-            "block_size": shared,
-            "tau_add": 0.1,
-            "tau_act": 0.95,
-            "tau_conf": 0.9,
-            "max_active_blocks": None,
-            "temperature": 0.0,
-            "seed": 0,
-        }
+        config = D2FConfig(max_new_tokens=length, block_size=shared, tau_add=0.1, tau_conf=0.9)
+        assert shown == {name: getattr(config, name) for name in shown}
+        assert {"max_new_tokens", "block_size", "tau_add", "tau_conf"} <= shown.keys()
 
 
 CHATS = {
@@ -147,6 +145,29 @@ def test_a_race_and_a_follow_up_are_told_to_their_ends(pair: str) -> None:
         lane.close()
     steps = [message for message in messages if message["kind"] == "step"]
     assert len(steps) == sum(trace.forwards for trace in first)
+
+
+@pytest.mark.parametrize("pair", BLOCK_PAIRS)
+def test_models_of_blocks_race_to_the_end(pair: str) -> None:
+    """On their own grid: SDAR's answers begin inside a block, of which the page draws its part."""
+    known = PUBLISHED_PAIRS[pair]
+    messages, told = run(pair, PROMPT)
+    assert not [message for message in messages if message["kind"] == "error"]
+    assert messages[-1]["kind"] == "end" and told.recording is not None
+    lanes = told.recording.lanes
+    assert [lane.trace.header.model for lane in lanes] == [known.d2f, known.ar]
+    trace = lanes[0].trace
+    assert trace.header.config == known.config and trace.finish_reason in ("stop", "length")
+    model = load_model(known.d2f, dtype="bfloat16")
+    committed = {commit.token_id for event in trace.events for commit in event.commits}
+    assert model.config.mask_id == model.tokenizer.mask_id not in committed
+    length, size = len(trace.header.prompt_ids), known.config.block_size
+    (start,) = [message for message in messages if message["kind"] == "start"]
+    expected = length % size if known.config.grid == "start" else 0
+    assert start["lanes"][0].get("shared", 0) == expected
+    assert all(view.start >= length for event in trace.events for view in event.blocks)
+    link = to_link(told.recording)
+    assert [lane.trace.text for lane in from_link(link).lanes] == [x.trace.text for x in lanes]
 
 
 def check_answer(trace: Trace, lane: Lane) -> None:

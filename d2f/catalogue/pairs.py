@@ -9,7 +9,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from d2f.catalogue.published import PUBLISHED, Published, Repo
+from d2f.catalogue.entry import Published, Repo
+from d2f.catalogue.published import PUBLISHED
 from d2f.catalogue.sizes import Need, gigabytes, needs, pair_bytes
 from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
 from d2f.errors import InvalidInput
@@ -65,6 +66,22 @@ def _published_pair(name: str, d2f: str, config: D2FConfig, vanilla: VanillaConf
     return Pair(name, title, d2f, partner.name, config, base, vanilla)
 
 
+def _block_pair(name: str, d2f: str, preset: str = "authors") -> Pair:
+    """A model of blocks against the autoregressive model it was made from."""
+    model = PUBLISHED[d2f]
+    config = model.presets[preset]
+    assert isinstance(config, D2FConfig) and model.partner is not None
+    size = f"{model.shape.parameters / 1e9:.1f} B parameters"
+    title = f"{model.repo.id} and {PUBLISHED[model.partner].repo.id}: {size}"
+    return Pair(name, title, d2f, model.partner, config)
+
+
+def _preset(model: str, name: str) -> D2FConfig:
+    config = PUBLISHED[model].presets[name]
+    assert isinstance(config, D2FConfig)
+    return config
+
+
 # Pairs of published models. They are no part of PAIRS, all of which run anywhere at once.
 PUBLISHED_PAIRS: dict[str, Pair] = {
     pair.name: pair
@@ -72,21 +89,39 @@ PUBLISHED_PAIRS: dict[str, Pair] = {
         _published_pair(
             "llada",
             "d2f-llada-8b-instruct",
-            PUBLISHED["d2f-llada-8b-instruct"].presets["math"],
+            _preset("d2f-llada-8b-instruct", "math"),
             VanillaConfig(max_new_tokens=512, block_size=32),
         ),
         _published_pair(
             "dream-base",
             "d2f-dream-7b-base",
-            PUBLISHED["d2f-dream-7b-base"].presets["gsm8k"],
+            _preset("d2f-dream-7b-base", "gsm8k"),
             VanillaConfig(max_new_tokens=256, block_size=None),
         ),
         _published_pair(
             "dream",
             "d2f-dream-7b-instruct",
-            PUBLISHED["d2f-dream-7b-instruct"].presets["gsm8k"],
+            _preset("d2f-dream-7b-instruct", "gsm8k"),
             VanillaConfig(max_new_tokens=256, block_size=None),
         ),
+        _published_pair(
+            "diffucoder",
+            "d2f-diffucoder-7b-instruct",
+            _preset("d2f-diffucoder-7b-instruct", "lopa"),
+            VanillaConfig(max_new_tokens=256, block_size=None),
+        ),
+        _block_pair("coder-0.5b", "qwen2.5-coder-0.5b-bd3lm"),
+        _block_pair("a2d-0.6b", "qwen3-0.6b-bd3lm"),
+        _block_pair("fast-dllm-1.5b", "fast-dllm-v2-1.5b"),
+        _block_pair("sdar-1.7b", "sdar-1.7b-chat"),
+        _block_pair("sdar-4b", "sdar-4b-chat"),
+        _block_pair("trado-4b", "trado-4b-instruct"),
+        _block_pair("fast-dllm-7b", "fast-dllm-v2-7b"),
+        _block_pair("sdar-8b", "sdar-8b-chat"),
+        _block_pair("mbd-8b", "mbd-sdar-8b", "pipelined"),
+        _block_pair("trado-8b", "trado-8b-instruct"),
+        _block_pair("reasoner-8b", "dreamreasoner-8b"),
+        _block_pair("diffcoder-8b", "stable-diffcoder-8b-instruct"),
     )
 }
 
@@ -249,6 +284,12 @@ def rival(model: str) -> str:
     raise InvalidInput(f"the catalogue knows no rival of {model!r}; name one")
 
 
+def made_for(model: str, pairs: Mapping[str, Pair]) -> str | None:
+    """The decoder of a model of the catalogue, be it in a pair or not; None: of another model."""
+    published = PUBLISHED[model].decoder if model in PUBLISHED else None
+    return catalogue_decoder(model, pairs) or published
+
+
 def default_config(
     model: str,
     decoder: str | None = None,
@@ -257,9 +298,9 @@ def default_config(
 ) -> DecodeConfig:
     """Settings of a model's pair for ``decoder`` (None: the one the model is made for).
 
-    A model that is in no pair has the decoder's own defaults. ``own`` is what its files tell: they
-    decide the grid, and for a model in no pair the length of the blocks. Without a decoder, a pair
-    or these, ``ValueError``.
+    A model that is in no pair has its first preset, else the decoder's own defaults. ``own`` is
+    what its files tell: they decide the grid, and for a model in no pair the length of the blocks.
+    Without a decoder, a pair or these, ``ValueError``.
     """
     decoder = decoder or catalogue_decoder(model, pairs)
     if decoder is None and own is not None:
@@ -269,7 +310,9 @@ def default_config(
     for pair in pairs.values():
         if decoder in pair.lanes and model in [name for name, _ in pair.lanes.values()]:
             return _on_grid(pair.lanes[decoder][1], own)
-    config = _on_grid(CONFIGS[decoder](), own)
+    presets = PUBLISHED[model].presets.values() if model in PUBLISHED else ()
+    fitting = [preset for preset in presets if isinstance(preset, CONFIGS[decoder])]
+    config = _on_grid(fitting[0] if fitting else CONFIGS[decoder](), own)
     if own is None or own.block_size is None or not isinstance(config, D2FConfig):
         return config
     return replace(config, block_size=own.block_size)

@@ -1,68 +1,14 @@
-"""Published checkpoints: where they lie on the Hugging Face hub, pinned, and what they take.
+"""Published checkpoints: D2F's own models with their partners, and those of other families.
 
-Values only: knows no tensors, opens no file, asks no network. Sizes are computed from the shape of
-each architecture, never measured. Revisions are commits where one is known, else a branch. The
-presets are those of the D2F paper (arXiv 2508.09192, Table 8).
+The presets here are those of the D2F paper (arXiv 2508.09192, Table 8).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from d2f.config import D2FConfig
-from d2f.shape import Diffusion, Shape
-
-# Checkpoints below are published in bfloat16; of the adapters float32 is the most they can be.
-CHECKPOINT_BYTES, ADAPTER_BYTES = 2, 4
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A repository on the hub at one revision; ``gated`` ones ask to accept their licence."""
-
-    id: str
-    revision: str
-    licence: str
-    gated: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """A LoRA adapter that a model is published with."""
-
-    repo: Repo
-    rank: int = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A published model: a checkpoint, with its D2F adapter if it has one.
-
-    ``decoder`` is the one it is made for, and ``diffusion`` how it is decoded where its own files
-    do not say so; what they say too is checked when it is loaded. ``presets`` are settings by
-    benchmark, and ``partner`` is the autoregressive model it races.
-    """
-
-    name: str
-    repo: Repo
-    shape: Shape
-    chat: str
-    decoder: str
-    diffusion: Diffusion = Diffusion()
-    adapter: Adapter | None = None
-    presets: Mapping[str, D2FConfig] = field(default_factory=dict)
-    partner: str | None = None
-
-    @property
-    def repos(self) -> tuple[Repo, ...]:
-        """All that has to be downloaded."""
-        return (self.repo,) if self.adapter is None else (self.repo, self.adapter.repo)
-
-    def download(self, repo: Repo) -> int:
-        """About how many bytes one of its repositories takes, computed."""
-        if self.adapter is not None and repo == self.adapter.repo:
-            return ADAPTER_BYTES * self.shape.lora_parameters(self.adapter.rank)
-        return CHECKPOINT_BYTES * self.shape.parameters
-
+from d2f.catalogue.block_models import BLOCK_MODELS, QWEN_7B
+from d2f.catalogue.entry import Adapter, Published, Repo
+from d2f.config import D2FConfig, VanillaConfig
+from d2f.shape import Shape
 
 LLADA = Shape(
     vocab_size=126464,
@@ -81,16 +27,6 @@ LLAMA_3 = Shape(
     num_heads=32,
     num_kv_heads=8,
     head_dim=128,
-)
-QWEN_7B = Shape(
-    vocab_size=152064,
-    hidden_size=3584,
-    intermediate_size=18944,
-    num_layers=28,
-    num_heads=28,
-    num_kv_heads=4,
-    head_dim=128,
-    qkv_bias=True,
 )
 
 LLADA_PRESETS = {
@@ -134,6 +70,25 @@ def _dream(name: str, repo: Repo, partner: str, adapter: Adapter | None) -> Publ
     )
 
 
+def _vanilla(
+    name: str, repo: Repo, shape: Shape, chat: str, partner: str, note: str, threshold: float | None
+) -> Published:
+    """A model without an adapter of D2F: it decodes the vanilla way, with a threshold if given."""
+    config = VanillaConfig(max_new_tokens=256, block_size=32)
+    if threshold is not None:
+        config = replace(config, rule="confidence", tau_conf=threshold)
+    return Published(
+        name=name,
+        repo=repo,
+        shape=shape,
+        chat=chat,
+        decoder="vanilla",
+        presets={"authors": config} if threshold else {},
+        partner=partner,
+        note=note,
+    )
+
+
 def _qwen(name: str, repo: Repo) -> Published:
     return Published(
         name=name,
@@ -156,6 +111,7 @@ _DREAM_INSTRUCT = Repo(
     "Dream-org/Dream-v0-Instruct-7B", "05334cb9faaf763692dcf9d8737c642be2b2a6ae", "Apache-2.0"
 )
 _UNKNOWN = "see its model card"
+_DIFFUCODER = Repo("apple/DiffuCoder-7B-Instruct", "main", _UNKNOWN)
 _MODELS = [
     _llada("d2f-llada-8b-instruct", _lora("D2F_LLaDA_Instruct_8B_Lora", _UNKNOWN)),
     _llada("llada-8b-instruct", None),
@@ -191,5 +147,62 @@ _MODELS = [
         "qwen2.5-7b-instruct",
         Repo("Qwen/Qwen2.5-7B-Instruct", "a09a35458c702b33eeacc393d103063234e8bc28", "Apache-2.0"),
     ),
+    # The fourth adapter of D2F's lab; its card and licence have not been seen.
+    replace(
+        _dream(
+            "d2f-diffucoder-7b-instruct",
+            _DIFFUCODER,
+            "qwen2.5-coder-7b-instruct",
+            _lora("D2F_DiffuCoder_Instruct_7B_Lora", _UNKNOWN),
+        ),
+        presets={"lopa": D2FConfig(max_new_tokens=512, block_size=32, tau_add=0.3)},
+        note="preset: the settings that LoPA's scripts (arXiv 2512.16229) run it with",
+    ),
+    _dream("diffucoder-7b-instruct", _DIFFUCODER, "qwen2.5-coder-7b-instruct", None),
+    _vanilla(
+        "llada-1.5",
+        Repo("GSAI-ML/LLaDA-1.5", "main", _UNKNOWN),
+        LLADA,
+        "Llama 3's format",
+        "llama-3-8b-instruct",
+        "not trained for D2F: under it, others report, it gives masks only (Diffulex issue 39)",
+        None,
+    ),
+    _vanilla(
+        "llada-8b-base",
+        Repo("GSAI-ML/LLaDA-8B-Base", "main", "MIT"),
+        LLADA,
+        "none",
+        "llama-3-8b-instruct",
+        "a base model: it completes text",
+        None,
+    ),
+    _vanilla(
+        "dream-coder-7b-instruct",
+        Repo("Dream-org/Dream-Coder-v0-Instruct-7B", "main", _UNKNOWN),
+        QWEN_7B,
+        "ChatML",
+        "qwen2.5-coder-7b-instruct",
+        "its authors order tokens by entropy",
+        None,
+    ),
+    _vanilla(
+        "dparallel-llada-8b-instruct",
+        Repo("Zigeng/dParallel-LLaDA-8B-instruct", "main", "MIT"),
+        LLADA,
+        "Llama 3's format",
+        "llama-3-8b-instruct",
+        "authors: 8.5 times fewer steps on GSM8K (dParallel, arXiv 2509.26488)",
+        0.5,
+    ),
+    _vanilla(
+        "dparallel-dream-7b-instruct",
+        Repo("Zigeng/dParallel_Dream_7B_Instruct", "main", "MIT"),
+        QWEN_7B,
+        "ChatML",
+        "qwen2.5-7b-instruct",
+        "authors: 3.02 tokens a forward on GSM8K at 82.1 %",
+        0.5,
+    ),
 ]
-PUBLISHED: dict[str, Published] = {model.name: model for model in _MODELS}
+PUBLISHED: dict[str, Published] = {model.name: model for model in (*_MODELS, *BLOCK_MODELS)}

@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from d2f.catalogue.entry import Published
 from d2f.catalogue.pairs import local_folder, model_folder, model_name
-from d2f.catalogue.published import PUBLISHED, Published
+from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.config_json import model_config
 from d2f.checkpoints.hub import cached, snapshot
 from d2f.errors import HubError, InvalidInput, LoadError

@@ -21,9 +21,9 @@ with starting():
     from d2f.catalogue.pairs import (
         PAIRS,
         PUBLISHED_PAIRS,
-        catalogue_decoder,
         default_config,
         embedded_models,
+        made_for,
         model_name,
         rival,
     )
@@ -129,7 +129,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def chosen_config(args: argparse.Namespace) -> DecodeConfig:
     """Decoder and settings, before any weight is read."""
     name, pairs, own = model_name(args.model), PAIRS | PUBLISHED_PAIRS, None
-    decoder = args.decoder or catalogue_decoder(name, pairs)
+    decoder = args.decoder or made_for(name, pairs)
     if args.model not in PUBLISHED:
         raw = read_json(find_folder(args.model) / "config.json")
         own = model_config(raw, given_diffusion(args))

@@ -10,11 +10,15 @@ with starting():
     import argparse
     import sys
     from collections.abc import Container, Sequence
+    from itertools import groupby
     from pathlib import Path
     from typing import Any
 
+    import torch
+
+    from d2f.catalogue.choices import choices
+    from d2f.catalogue.entry import Published
     from d2f.catalogue.pairs import (
-        PAIRS,
         PUBLISHED_PAIRS,
         Here,
         catalogue_decoder,
@@ -23,12 +27,13 @@ with starting():
         pair_repos,
         pair_state,
     )
-    from d2f.catalogue.published import PUBLISHED, Published
+    from d2f.catalogue.published import PUBLISHED
     from d2f.catalogue.sizes import gigabytes
     from d2f.checkpoints.hub import cached, has_token, snapshot
     from d2f.checkpoints.resolve import folder_shape, known_shape
     from d2f.cli.options import Parser
     from d2f.errors import InvalidInput
+    from d2f.machine import memory_bandwidth
     from d2f.memory import free_memory
     from d2f.shape import TOKENS
     from d2f.strict_json import to_json
@@ -50,7 +55,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """What was asked for."""
     parser = Parser("python -m d2f models", DESCRIPTION, EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--device", default="cuda", help="where to run (default: cuda)")
+    gpu = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=gpu, help="where to run (default here: %(default)s)")
     parser.add_argument(
         "--download",
         metavar="NAME",
@@ -75,14 +81,17 @@ def model_row(model: Published, here: Container[str]) -> dict[str, Any]:
         "decoder": model.decoder,
         "presets": sorted(model.presets),
         "partner": model.partner,
+        "note": model.note,
+        "thinks": model.thinks,
     }
 
 
 def catalogue(device: str) -> dict[str, Any]:
     """Everything this program tells, in JSON values."""
     here, pairs = found_here(device), []
-    for pair in (PAIRS | PUBLISHED_PAIRS).values():
-        state = pair_state(pair, here)
+    bandwidth = memory_bandwidth() if device.startswith("cpu") else None
+    for choice in choices(here, bandwidth):
+        pair = choice.pair
         pairs.append(
             {
                 "name": pair.name,
@@ -90,8 +99,10 @@ def catalogue(device: str) -> dict[str, Any]:
                 "models": {lane: model for lane, (model, _) in pair.lanes.items()},
                 "download_bytes": sum(pair_repos(pair).values()),
                 "memory_bytes": pair_memory(pair, shapes=here.shapes),
-                "state": state.kind,
-                "text": state.text,
+                "state": pair_state(pair, here).kind,
+                "group": choice.group,
+                "text": choice.text,
+                "expected_tokens_per_second": choice.expected,
             }
         )
     embedded = [{"name": name, "decoder": catalogue_decoder(name)} for name in embedded_models()]
@@ -162,14 +173,15 @@ def text(found: dict[str, Any]) -> str:
                 " + ".join(repo[: repo.index("@") + 9] for repo in row["repos"]),
             )
         )
-    pairs = [("pair", "memory", "state", "races")]
-    for row in found["pairs"]:
-        memory = gigabytes(row["memory_bytes"]) if row["memory_bytes"] else "-"
-        races = " against ".join(row["models"][lane] for lane in ("d2f", "ar"))
-        pairs.append((row["name"], memory, row["text"], races))
-    return "\n\n".join(
-        [f"Embedded, run anywhere: {', '.join(names) or 'none'}", table(models), table(pairs)]
-    )
+    parts = [f"Embedded, run anywhere: {', '.join(names) or 'none'}", table(models)]
+    for group, rows in groupby(found["pairs"], key=lambda row: str(row["group"])):
+        pairs = [("pair", "memory", "races", "here")]
+        for row in rows:
+            memory = gigabytes(row["memory_bytes"]) if row["memory_bytes"] else "-"
+            races = " against ".join(row["models"][lane] for lane in ("d2f", "ar"))
+            pairs.append((row["name"], memory, races, row["text"]))
+        parts.append(f"{group}:\n{table(pairs)}")
+    return "\n\n".join(parts)
 
 
 def download(names: Sequence[str]) -> list[str]:

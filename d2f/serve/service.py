@@ -25,7 +25,7 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, default_config
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, default_config, made_for
 from d2f.checkpoints.load import load_model
 from d2f.config import D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
@@ -340,4 +340,5 @@ def _placed(event: StepEvent, texts: dict[int, str], tokenizer: Tokenizer) -> li
 
 
 def _default(model: Model) -> DecodeConfig:
-    return default_config(Path(model.name).name, None, PAIRS | PUBLISHED_PAIRS, model.config)
+    name, pairs = Path(model.name).name, PAIRS | PUBLISHED_PAIRS
+    return default_config(name, made_for(name, pairs), pairs, model.config)
