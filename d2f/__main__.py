@@ -13,6 +13,7 @@ COMMANDS = {
     "race": ("", "open the page: D2F against an autoregressive model, side by side"),
     "generate": ("d2f.cli.generate", "answer one prompt on the terminal"),
     "bench": ("d2f.bench.__main__", "measure speed and accuracy of the decoders"),
+    "eval": ("d2f.eval.__main__", "score decoders by the lm-evaluation-harness"),
     "train": ("d2f.train.__main__", "train an embedded model"),
     "serve": ("d2f.serve.__main__", "serve a model to OpenAI-compatible clients"),
     "models": ("d2f.cli.models", "list the models that can run here, or download one"),

@@ -75,7 +75,7 @@ def machine(device: str = "cpu") -> dict[str, str | int | bool]:
     }
 
 
-def versions() -> dict[str, str]:
-    """What the figures depend on."""
-    installed = {name: version(name) for name in ("torch", "transformers")}
+def versions(*more: str) -> dict[str, str]:
+    """What the figures depend on, and ``more`` packages that they depend on."""
+    installed = {name: version(name) for name in ("torch", "transformers", *more)}
     return {"python": platform.python_version(), **installed}

@@ -111,6 +111,11 @@ class Tokenizer:
             except InvalidInput as error:
                 LOG.info("%s: %s", "-".join(roles), error)
 
+    @property
+    def has_template(self) -> bool:
+        """Whether it can write a chat."""
+        return self._hf.chat_template is not None
+
     def encode(self, text: str) -> list[int]:
         """Plain text to ids, adding nothing. Special-token text raises ``InvalidInput``."""
         self._refuse_special(_text(text))
@@ -159,7 +164,7 @@ class Tokenizer:
         Raises:
             InvalidInput: no template ships with the model, or it refuses the chat.
         """
-        if self._hf.chat_template is None:
+        if not self.has_template:
             raise InvalidInput("this tokenizer has no chat template; encode plain text instead")
         with _stranger(InvalidInput, "the model's chat template refuses this chat"):
             text: str = self._hf.apply_chat_template(

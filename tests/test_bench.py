@@ -13,7 +13,7 @@ from folders import CONTEXT, save_models
 from torch._inductor.exc import InvalidCxxCompiler
 
 from d2f import ARConfig, D2FConfig, VanillaConfig, load_model
-from d2f.bench import report
+from d2f.bench import report, tables
 from d2f.bench.__main__ import main
 from d2f.bench.suite import (
     ALL,
@@ -146,7 +146,7 @@ def test_a_sweep_adds_lanes_whose_rows_stand_apart(models: Path, capsys) -> None
     result = json.loads(capsys.readouterr().out)
     together = [row for row in result["results"] if row["task"] == ALL]
     assert [row["decoder"] for row in together] == ["d2f", "ar", "d2f", "d2f"]
-    changes = [report.changed(row, together) for row in together]
+    changes = [tables.changed(row, together) for row in together]
     assert changes == [{}, {}, {"tau_conf": 0.5}, {"block_size": 16}]
     assert result["ratios"]["d2f_tokens_per_second"] == together[0]["tokens_per_second"]
     shown = [" ".join(line.split()) for line in report.text_report(result).splitlines()]
@@ -267,10 +267,10 @@ def test_table_first_then_one_line_of_json(
 def test_reports_name_how_the_models_ran() -> None:
     run = {"attention": "sdpa", "forward": "eager", "weights": "bfloat16"}
     told = "attention sdpa, forward eager, weights bfloat16; "
-    assert report.runs_line({}) == ""
-    assert report.runs_line({"runs": {"d2f": run, "ar": run}}) == told
+    assert tables.runs_line({}) == ""
+    assert tables.runs_line({"runs": {"d2f": run, "ar": run}}) == told
     other = run | {"attention": "flash (flash_attn 2.8)"}
-    assert report.runs_line({"runs": {"d2f": other, "ar": run}}) == (
+    assert tables.runs_line({"runs": {"d2f": other, "ar": run}}) == (
         "D2F: attention flash (flash_attn 2.8), forward eager, weights bfloat16; AR: " + told
     )
 

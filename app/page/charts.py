@@ -12,8 +12,8 @@ from itertools import accumulate
 
 import plotly.graph_objects as go
 
-from d2f.bench.report import Result, changed
 from d2f.bench.suite import ALL
+from d2f.bench.tables import Result, changed
 from d2f.events import CLIENT, Trace
 from d2f.policy import KINDS, kind_of
 

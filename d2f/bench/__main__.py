@@ -30,7 +30,7 @@ with starting():
     )
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
     from d2f.checkpoints.load import load_model
-    from d2f.cli.options import Parser, add_engine_options, chosen_options
+    from d2f.cli.options import Parser, add_engine_options, chosen_options, positive, whole
     from d2f.cli.output import check_output, write_output
     from d2f.config import CONFIGS
     from d2f.decode.common import how_it_runs
@@ -56,19 +56,6 @@ examples:
 
 The vanilla decoder runs hundreds of full forwards a problem, about half a minute on a laptop, so it
 takes fewer problems than the others; table and JSON say how many."""
-
-
-def positive(text: str) -> int:
-    """An argument that counts something."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return int(text)
-
-
-def whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
-    return int(text)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

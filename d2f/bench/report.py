@@ -6,11 +6,11 @@ drift from its source. Loads no model and measures nothing.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from d2f.bench.suite import ALL
+from d2f.bench.tables import Result, machine_line, markdown_table, number, text_table, told
 from d2f.catalogue.pairs import published_needs
 from d2f.catalogue.sizes import needs_table
 from d2f.cli.options import Parser
@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = ASSETS / "bench" / "mini.json"
 NOT_YET = "Not measured yet."
 
-Result = Mapping[str, Any]
 COLUMNS = (
     "decoder",
     "task",
@@ -38,12 +37,6 @@ COLUMNS = (
     "forwards",
     "tokens",
 )
-
-
-def number(value: float) -> str:
-    """Three digits or more, as a reader wants them: 3.14, 31.4, 314, 3,142."""
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:,.{digits}f}"
 
 
 def cells(row: Result) -> tuple[str, ...]:
@@ -59,36 +52,6 @@ def cells(row: Result) -> tuple[str, ...]:
         number(row["ms_per_forward"]),
         f"{row['forwards']:,}",
         f"{row['tokens']:,}",
-    )
-
-
-def changed(row: Result, rows: Sequence[Result]) -> dict[str, Any]:
-    """Settings in which a row differs from the first of its decoder: what a sweep changed."""
-    first = next(each for each in rows if each["decoder"] == row["decoder"])
-    return {name: v for name, v in row["config"].items() if v != first["config"][name]}
-
-
-def runs_line(result: Result) -> str:
-    """How the models were run; per decoder where they differ. Old results do not say."""
-    told = {
-        decoder: ", ".join(f"{what} {kind}" for what, kind in run.items())
-        for decoder, run in result.get("runs", {}).items()
-    }
-    if len(set(told.values())) > 1:
-        return (
-            "; ".join(f"{kind_of(decoder).label}: {text}" for decoder, text in told.items()) + "; "
-        )
-    return f"{next(iter(told.values()))}; " if told else ""
-
-
-def machine_line(result: Result) -> str:
-    machine, versions = result["machine"], result["versions"]
-    bf16 = "native" if machine["bf16_native"] else "not native"
-    software = ", ".join(f"{name} {release}" for name, release in versions.items())
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, torch threads: {machine['threads']}, "
-        f"device {machine['device']}, {result['dtype']} (bfloat16 {bf16}), {machine['platform']}; "
-        f"{software}; {runs_line(result)}problems drawn with seed {result['seed']}"
     )
 
 
@@ -112,27 +75,8 @@ def ratio_lines(result: Result) -> list[str]:
 def text_report(result: Result) -> str:
     """The table a terminal shows."""
     rows = result["results"]
-    table = [COLUMNS, *((_told(row, rows), *cells(row)[1:]) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            text.ljust(width) if index < 2 else text.rjust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    ]
-    return "\n".join([machine_line(result), "", *lines, "", *ratio_lines(result)])
-
-
-def _told(row: Result, rows: Sequence[Result]) -> str:
-    changes = [f"{name}={value}" for name, value in changed(row, rows).items()]
-    return " ".join([kind_of(row["decoder"]).label, *changes])
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """Columns behind the first ``left`` hold numbers, which stand right."""
-    rule = ["---" if index < left else "---:" for index in range(len(header))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+    table = text_table(COLUMNS, [(told(row, rows), *cells(row)[1:]) for row in rows])
+    return "\n".join([machine_line(result), "", table, "", *ratio_lines(result)])
 
 
 def markdown_report(result: Result | None) -> str:

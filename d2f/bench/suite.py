@@ -35,12 +35,15 @@ class Lane:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One problem answered by one lane: the Trace's figures and the scorer's verdict."""
+    """One problem answered by one lane: the Trace's figures and the scorer's verdict.
+
+    ``correct`` is true or false, or a share in between where a scorer gives shares.
+    """
 
     decoder: str
     config: DecodeConfig
     task: str
-    correct: bool
+    correct: float
     tokens: int
     seconds: float
     ttft: float
@@ -160,20 +163,22 @@ def rows(lanes: Sequence[Lane], outcomes: Sequence[Outcome]) -> list[Row]:
     for lane in lanes:
         own = [o for o in outcomes if (o.decoder, o.config) == (lane.decoder, lane.config)]
         for task in tasks:
-            table.append(_row(lane, task, [o for o in own if o.task == task]))
-        table.append(_row(lane, ALL, own))
+            table.append(row(lane.model.name, task, [o for o in own if o.task == task]))
+        table.append(row(lane.model.name, ALL, own))
     return table
 
 
-def _row(lane: Lane, task: str, outcomes: Sequence[Outcome]) -> Row:
+def row(model: str, task: str, outcomes: Sequence[Outcome]) -> Row:
+    """What the outcomes of one decoder, model and settings add up to."""
+    first = outcomes[0]
     tokens = sum(outcome.tokens for outcome in outcomes)
     forwards = sum(outcome.forwards for outcome in outcomes)
     seconds = math.fsum(outcome.seconds for outcome in outcomes)
     return Row(
-        decoder=lane.decoder,
-        model=lane.model.name,
+        decoder=first.decoder,
+        model=model,
         task=task,
-        config=config_to_dict(lane.config),
+        config=config_to_dict(first.config),
         problems=len(outcomes),
         accuracy=fmean(outcome.correct for outcome in outcomes),
         tokens=tokens,

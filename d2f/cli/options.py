@@ -40,6 +40,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help tells the options)\n")
 
 
+def positive(text: str) -> int:
+    """An argument that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """An argument that counts something, or nothing."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
 def parse_setting(decoder: str, name: str, text: str) -> int | float | bool | str | None:
     """The value of a decoder's setting from what a person typed; ``ValueError`` says what is wrong.
 

@@ -115,7 +115,7 @@ def _program(blocks: Sequence[str], name: str) -> Program | None:
     statements += _unwrapped(statements, name)
     needed = _needed(statements, name)
     kept = [each for each in statements if _bound(each) & needed and not _asks(each, name)]
-    modules = {module for each in kept for module in _modules(each)}
+    modules = {module for each in kept for module in imported(each)}
     if not any(name in _bound(each) for each in kept) or modules - MODULES - LOADED:
         return None
     assigned = {name for each in kept if isinstance(each, ASSIGNMENT) for name in _bound(each)}
@@ -183,7 +183,7 @@ def _asks(statement: ast.stmt, name: str) -> bool:
     return any(isinstance(called, ast.Name) and called.id in ("input", name) for called in calls)
 
 
-def _modules(statement: ast.stmt) -> list[str]:
+def imported(statement: ast.AST) -> list[str]:
     """The modules that an import names."""
     if isinstance(statement, ast.Import):
         return [each.name for each in statement.names]
