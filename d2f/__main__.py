@@ -15,6 +15,7 @@ COMMANDS = {
     "bench": ("d2f.bench.__main__", "measure speed and accuracy of the decoders"),
     "eval": ("d2f.eval.__main__", "score decoders by the lm-evaluation-harness"),
     "train": ("d2f.train.__main__", "train an embedded model"),
+    "distil": ("d2f.train.distil", "make a D2F adapter of a diffusion model"),
     "serve": ("d2f.serve.__main__", "serve a model to OpenAI-compatible clients"),
     "models": ("d2f.cli.models", "list the models that can run here, or download one"),
 }

@@ -21,6 +21,7 @@ PROGRAMS = {
     "d2f.generate",
     "d2f.models",
     "d2f.train.average",
+    "d2f.train.distil",
     *(name for name in MODULES if name.endswith("__main__")),
 }
 ENGINE = [

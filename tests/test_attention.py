@@ -68,7 +68,7 @@ def test_block_causal_rows_see_their_block_and_all_before(
 
 
 def test_block_causal_ends_of_a_small_case_by_hand() -> None:
-    ends = block_causal_ends(0, 10, prompt_length=3, block_size=4, total=10)
+    ends = block_causal_ends(0, 10, origin=3, block_size=4, total=10)
     assert ends.tolist() == [3, 3, 3, 7, 7, 7, 7, 10, 10, 10]
     assert block_causal_ends(5, 8, 3, 4, 10).tolist() == [7, 7, 10]
 

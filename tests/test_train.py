@@ -4,6 +4,7 @@ import json
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from d2f.train.data import (
     example,
 )
 from d2f.train.drills import drill
-from d2f.train.loop import Corruption, Run, schedule
+from d2f.train.loop import Corruption, Run, embedded_task, schedule
 from d2f.train.losses import data_loss, distillation_loss, divergence, target_logits
 from d2f.train.muon import orthogonalise
 from d2f.train.noise import Noise, causal_row, label_weights
@@ -322,7 +323,8 @@ def test_a_follow_up_turn_carries_the_conversation(tokenizer):
 def stream(tokenizer: Tokenizer, start: Place = Place()) -> Stream:  # noqa: B008
     noise = replace(NOISE, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id, max_length=1024)
     rows = Corruption(noise, "blocks", 0.25)
-    return Stream(0, start, 2048, tokenizer, MIXTURES["talk"], rows)
+    examples = partial(chunk_examples, 0, tokenizer=tokenizer, mixture=MIXTURES["talk"])
+    return Stream(0, start, 2048, examples, rows)
 
 
 def test_batches_hold_the_budget_and_every_example_once(tokenizer):
@@ -434,7 +436,8 @@ def test_a_run_that_was_cut_ends_with_the_weights_of_one_that_was_not(
 
     def run(name: str) -> Run:
         net = build(recipe, tokenizer.mask_id, folder)
-        return Run(name, recipe, tmp_path / name, tokenizer, net)
+        task = embedded_task(recipe, tokenizer, net)
+        return Run(name, recipe, tmp_path / name, task)
 
     whole, cut = run("whole"), run("cut")
     whole.train()

@@ -21,7 +21,7 @@ with starting():
     from d2f.cli.options import Parser
     from d2f.tokenizer import Tokenizer
     from d2f.train.card import earlier_stages, evaluate, evaluation_config, stage, write_card
-    from d2f.train.loop import Run
+    from d2f.train.loop import Run, embedded_task
     from d2f.train.recipes import RECIPES, Recipe
     from d2f.train.start import build, give_tokenizer
 
@@ -60,19 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = Tokenizer(folder)
     assert tokenizer.mask_id is not None
     net = build(recipe, tokenizer.mask_id, folder).to(args.device)
-    run = Run(args.model, recipe, args.runs / args.model, tokenizer, net, args.workers)
+    task = embedded_task(recipe, tokenizer, net)
+    run = Run(args.model, recipe, args.runs / args.model, task, args.workers)
     run.train()
     save_model(run.net, folder, [tokenizer.end_id, tokenizer.pad_id])
     print(f"wrote {folder}")
     if args.evaluate:
-        finish_card(run, folder, args.evaluate)
+        finish_card(run, recipe, folder, args.evaluate)
     return 0
 
 
-def finish_card(run: Run, folder: Path, problems: int) -> None:
+def finish_card(run: Run, recipe: Recipe, folder: Path, problems: int) -> None:
     """Evaluate the saved model and tell its story; a stage that starts from itself is added."""
-    earlier = earlier_stages(folder) if run.recipe.init == run.name else []
-    told = stage(asdict(run.recipe), run.tokens, run.seconds, run.folder / "log.jsonl")
+    earlier = earlier_stages(folder) if recipe.init == run.name else []
+    told = stage(asdict(recipe), run.tokens, run.seconds, run.folder / "log.jsonl")
     config = evaluation_config(run.name)
     scores = evaluate(load_model(folder), config, problems)
     write_card(folder, [*earlier, told], config, scores)

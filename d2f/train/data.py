@@ -125,14 +125,14 @@ def chunk_examples(
 class Stream(IterableDataset[tuple[Place, Batch]]):
     """Endless ``(where to go on behind it, batch)`` pairs from a place on.
 
-    A data set, so that a worker process can make it: one, lest the order change.
+    A data set, so that a worker process can make it: one, lest the order change. ``examples`` are
+    those of a chunk, always the same.
     """
 
     seed: int
     start: Place
     batch_tokens: int
-    tokenizer: Tokenizer
-    mixture: Mapping[str, float]
+    examples: Callable[[int], list[Example]]
     make_row: Callable[[Example, random.Random], Row]
 
     def __iter__(self) -> Iterator[tuple[Place, Batch]]:
@@ -145,8 +145,7 @@ class Stream(IterableDataset[tuple[Place, Batch]]):
 
     def _groups(self, chunk: int) -> list[list[Row]]:
         rng = random.Random(f"rows:{self.seed}:{chunk}")
-        examples = chunk_examples(self.seed, chunk, self.tokenizer, self.mixture)
-        rows = [self.make_row(each, rng) for each in examples]
+        rows = [self.make_row(each, rng) for each in self.examples(chunk)]
         rows.sort(key=lambda row: len(row.ids))
         groups = _group(rows, self.batch_tokens)
         rng.shuffle(groups)

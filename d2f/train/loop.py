@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,11 +17,11 @@ from d2f.errors import ComputeError, InvalidInput
 from d2f.nn.transformer import Transformer
 from d2f.strict_json import to_json
 from d2f.tokenizer import Tokenizer
-from d2f.train.data import Batch, Example, Place, Row, Stream
+from d2f.train.data import Batch, Example, Place, Row, Stream, chunk_examples
 from d2f.train.losses import data_loss, distillation_loss
 from d2f.train.muon import Muon
 from d2f.train.noise import Noise, causal_row
-from d2f.train.recipes import MIXTURES, Recipe
+from d2f.train.recipes import MIXTURES, Recipe, Schedule
 
 SAVE_EVERY = 180.0  # seconds
 LOG_EVERY = 10  # steps
@@ -81,35 +82,58 @@ def make_optimizers(net: Transformer, recipe: Recipe) -> list[torch.optim.Optimi
     ]
 
 
-def schedule(recipe: Recipe, tokens: int) -> float:
+def schedule(recipe: Schedule, tokens: int) -> float:
     """Learning rate after ``tokens``: warm-up, plateau, linear decay."""
     up = min(1.0, (tokens + 1) / recipe.warmup)
     down = min(1.0, (recipe.tokens - tokens) / (recipe.decay * recipe.tokens))
     return recipe.learning_rate * min(up, max(0.0, down))
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a run learns.
+
+    Attributes:
+        net: at its starting weights, on the device it trains on.
+        batches: from a place on.
+        trained: the weights that change, by name; what is saved of the network.
+    """
+
+    net: Transformer
+    loss: Loss
+    optimizers: list[torch.optim.Optimizer]
+    batches: Callable[[Place], Stream]
+    trained: Callable[[], dict[str, Tensor]]
+
+
+def embedded_task(recipe: Recipe, tokenizer: Tokenizer, net: Transformer) -> Task:
+    """A recipe's: all weights, of examples that grammars make."""
+    examples = partial(
+        chunk_examples, recipe.seed, tokenizer=tokenizer, mixture=MIXTURES[recipe.mixture]
+    )
+    rows = corruption(recipe, tokenizer)
+    return Task(
+        net,
+        loss_function(recipe, net.embed_tokens.weight.device),
+        make_optimizers(net, recipe),
+        lambda place: Stream(recipe.seed, place, recipe.batch_tokens, examples, rows),
+        net.state_dict,
+    )
+
+
 class Run:
     """A training run that survives being cut: everything it needs to go on is in its folder.
 
     Args:
-        net: at its starting weights, on the device it trains on.
         workers: 1 makes the batches in a process of its own, 0 in this one.
     """
 
     def __init__(
-        self,
-        name: str,
-        recipe: Recipe,
-        folder: Path,
-        tokenizer: Tokenizer,
-        net: Transformer,
-        workers: int = 0,
+        self, name: str, recipe: Schedule, folder: Path, task: Task, workers: int = 0
     ) -> None:
-        self.name, self.recipe, self.folder, self.tokenizer = name, recipe, folder, tokenizer
-        self.net, self.workers = net, workers
-        self.device = net.embed_tokens.weight.device
-        self.optimizers = make_optimizers(self.net, recipe)
-        self.loss = loss_function(recipe, self.device)
+        self.name, self.recipe, self.folder = name, recipe, folder
+        self.task, self.net, self.workers = task, task.net, workers
+        self.device = self.net.embed_tokens.weight.device
         self.step, self.tokens, self.place, self.seconds = 0, 0, Place(), 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = folder / "checkpoint.pt"
@@ -118,28 +142,36 @@ class Run:
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
-        stored = Recipe(**state["recipe"])
+        stored = type(self.recipe)(**state["recipe"])
         if replace(stored, tokens=self.recipe.tokens) != self.recipe:
             raise InvalidInput(
                 f"{self.checkpoint} was made with other settings: {stored}; "
                 "train under another --runs folder, or remove it"
             )
-        self.net.load_state_dict(state["net"])
-        for optimizer, stored_state in zip(self.optimizers, state["optimizers"], strict=True):
+        trained = self.task.trained()
+        with torch.no_grad():
+            for name, weight in state["net"].items():
+                trained[name].copy_(weight)
+        for optimizer, stored_state in zip(self.task.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored_state)
         self.step, self.tokens = state["step"], state["tokens"]
         self.place, self.seconds = Place(*state["place"]), state["seconds"]
+        # Dropout draws from it. Checkpoints of earlier versions have none.
+        if "random" in state:
+            torch.set_rng_state(state["random"].cpu())
         print(f"resumed {self.name} at {self.tokens:,} tokens")
 
     def save(self) -> None:
-        self._check_finite("the weights", *self.net.parameters())
+        trained = self.task.trained()
+        self._check_finite("the weights", *trained.values())
         state = {
             "recipe": asdict(self.recipe),
-            "net": self.net.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "net": trained,
+            "optimizers": [optimizer.state_dict() for optimizer in self.task.optimizers],
             "step": self.step,
             "tokens": self.tokens,
             "place": tuple(self.place),
+            "random": torch.get_rng_state(),
             "seconds": self.seconds,
         }
         part = self.checkpoint.with_suffix(".part")
@@ -168,19 +200,18 @@ class Run:
         self.save()
 
     def _batches(self) -> Iterator[tuple[Place, Batch]]:
-        recipe = self.recipe
-        stream = Stream(
-            recipe.seed,
-            self.place,
-            recipe.batch_tokens,
-            self.tokenizer,
-            MIXTURES[recipe.mixture],
-            corruption(recipe, self.tokenizer),
-        )
+        stream = self.task.batches(self.place)
         ahead = AHEAD if self.workers else None
-        return iter(
-            DataLoader(stream, batch_size=None, num_workers=self.workers, prefetch_factor=ahead)
+        # Of its own, lest a start of the loader change what dropout draws.
+        chance = torch.Generator()
+        loader = DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=self.workers,
+            prefetch_factor=ahead,
+            generator=chance,
         )
+        return iter(loader)
 
     def _until_done(self, stream: Iterator[tuple[Place, Batch]]) -> Iterator[tuple[Place, Batch]]:
         while self.tokens < self.recipe.tokens:
@@ -192,11 +223,11 @@ class Run:
         precision = getattr(torch, self.recipe.precision)
         narrow = precision != torch.float32
         with torch.autocast(self.device.type, precision, enabled=narrow):
-            loss = self.loss(self.net, batch.to(self.device))
+            loss = self.task.loss(self.net, batch.to(self.device))
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self._check_finite(f"the loss and its gradient in step {self.step}", loss.detach(), norm)
-        for optimizer in self.optimizers:
+        for optimizer in self.task.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()

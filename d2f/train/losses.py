@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 
 from d2f.errors import InvalidInput
 from d2f.nn.transformer import Transformer
@@ -44,8 +45,14 @@ def kernel(batch: Batch) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()
 
 
-def hidden_states(net: Transformer, batch: Batch, *, foresight: bool = False) -> Tensor:
-    """(B, T, hidden_size): the network's layers under a batch's sight and positions."""
+def hidden_states(
+    net: Transformer, batch: Batch, *, foresight: bool = False, recompute: bool = False
+) -> Tensor:
+    """(B, T, hidden_size): the network's layers under a batch's sight and positions.
+
+    ``recompute``: for the gradient, layers are computed again from their inputs, which alone are
+    kept.
+    """
     groups = net.config.num_heads // net.config.num_kv_heads
     mask = sight(batch, foresight=foresight).repeat(1, groups, 1)[:, None]
     x = net.embed_tokens(batch.ids)
@@ -53,24 +60,40 @@ def hidden_states(net: Transformer, batch: Batch, *, foresight: bool = False) ->
     cos, sin = (table[where] for table in net.rotary(0, net.config.max_length, x.dtype))
     with kernel(batch):
         for layer in net.layers:
-            x = layer(x, (cos, sin), mask, None, 0)
+            if recompute:
+                # Computed again outside of this context, it enters one of its own.
+                x = checkpoint(
+                    layer,
+                    *(x, (cos, sin), mask, None, 0),
+                    use_reentrant=False,
+                    context_fn=lambda: (nullcontext(), kernel(batch)),
+                )
+            else:
+                x = layer(x, (cos, sin), mask, None, 0)
     out: Tensor = net.norm(x)
     return out
 
 
 def target_logits(net: Transformer, batch: Batch, *, foresight: bool = False) -> Tensor:
-    """(N, V) logits for the N labelled positions.
+    """(N, V) logits for the N labelled positions."""
+    return net.logits(target_states(net, batch, foresight=foresight))
+
+
+def target_states(
+    net: Transformer, batch: Batch, *, foresight: bool = False, recompute: bool = False
+) -> Tensor:
+    """(N, hidden_size) states that the N labelled positions are predicted from.
 
     With logit shift a position is predicted from the one before it: for the first of a window,
     the last one of its context.
     """
-    hidden = hidden_states(net, batch, foresight=foresight)
+    hidden = hidden_states(net, batch, foresight=foresight, recompute=recompute)
     row, source = (batch.labels != NO_LOSS).nonzero().unbind(1)
     if net.config.logit_shift:
         window = batch.windows[row, source]
         opens = (window[:, 2] > 0) & (window[:, 0] == source)
         source = torch.where(opens, batch.ends[row, source], source) - 1
-    return net.logits(hidden[row, source])
+    return hidden[row, source]
 
 
 def targets(batch: Batch) -> tuple[Tensor, Tensor]:

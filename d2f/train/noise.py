@@ -46,6 +46,13 @@ def label_weights(labels: list[int]) -> list[float]:
     return weights
 
 
+def hide(canvas: list[int], masked: list[bool], mask_id: int) -> tuple[list[int], list[int]]:
+    """Noisy ids and labels."""
+    pairs = list(zip(canvas, masked, strict=True))
+    noisy = [mask_id if hidden else token for token, hidden in pairs]
+    return noisy, [token if hidden else NO_LOSS for token, hidden in pairs]
+
+
 @dataclass(frozen=True)
 class Noise:
     """Ids and limits that corruption needs. ``pad_id`` fills a canvas behind the stop token.
@@ -88,7 +95,7 @@ class Noise:
                 shown = rng.randrange(len(example.answer), shown)
             masked = self._bernoulli(shown, 1 - rng.random(), rng)
             masked += [False] * (len(canvas) - shown)
-        noisy, labels = self._hide(canvas, masked)
+        noisy, labels = hide(canvas, masked, self.mask_id)
         prompt = len(example.prompt)
         length = prompt + len(canvas)
         return Row(
@@ -117,7 +124,7 @@ class Noise:
             weights=[0.0] * (prompt + clean),
         )
         for first, masked in windows:
-            noisy, labels = self._hide(canvas[first : first + len(masked)], masked)
+            noisy, labels = hide(canvas[first : first + len(masked)], masked, self.mask_id)
             start = len(row.ids)
             row.ids.extend(noisy)
             row.labels.extend(labels)
@@ -173,9 +180,3 @@ class Noise:
         if not any(masked):
             masked[rng.randrange(length)] = True
         return masked
-
-    def _hide(self, canvas: list[int], masked: list[bool]) -> tuple[list[int], list[int]]:
-        """Noisy ids and labels."""
-        pairs = list(zip(canvas, masked, strict=True))
-        noisy = [self.mask_id if hide else token for token, hide in pairs]
-        return noisy, [token if hide else NO_LOSS for token, hide in pairs]

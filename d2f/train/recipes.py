@@ -50,53 +50,71 @@ MIXTURES: dict[str, Mapping[str, float]] = {
 # Numbers a forward and its gradient are computed in; the weights themselves stay float32.
 PRECISIONS = ("float32", "bfloat16")
 OBJECTIVES = ("causal", "masked", "mixed", "blocks")
-CHOICES = {"objective": OBJECTIVES, "mixture": tuple(MIXTURES), "precision": PRECISIONS}
+DIRECTIONS = ("forward", "reverse")
+CHOICES = {
+    "objective": OBJECTIVES,
+    "mixture": tuple(MIXTURES),
+    "precision": PRECISIONS,
+    "direction": DIRECTIONS,
+}
+SHARES = ("causal_share", "teacher_share", "weight_decay")
 COUNTS = ("tokens", "warmup", "batch_tokens", "block_size", "max_window", "vocab_size")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How one model is trained.
+class Schedule:
+    """How long a run trains, on how much at once, and how fast.
 
-    ``init`` is a model folder or name whose weights are the start (None: random); its vocabulary
-    grows to ``vocab_size`` over the texts of ``mixture``. ``causal_share`` of the examples are rows
-    of next-token prediction, whatever the objective: they keep what the start has learnt of it.
     The learning rate warms up over ``warmup`` tokens, stays, and falls linearly to zero over the
-    last ``decay`` share of ``tokens``. ``teacher_share`` weighs distillation against the labels of
-    the data.
+    last ``decay`` share of ``tokens``.
     """
 
-    objective: str  # one of OBJECTIVES
     tokens: int
-    mixture: str = "mini"
-    vocab_size: int = 1536
-    precision: str = "float32"
-    causal_share: float = 0.0
-    init: str | None = None
-    teacher: str | None = None
-    teacher_share: float = 0.0
-    direction: str = "forward"
     learning_rate: float = 2e-3
     warmup: int = 100_000
     decay: float = 0.4
     batch_tokens: int = 2048
     weight_decay: float = 0.05
-    block_size: int = 16
-    max_window: int = 4
+    precision: str = "float32"
     seed: int = 1
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
-            require(getattr(self, name) in known, name, f"one of {sorted(known)}", self)
+            if hasattr(self, name):
+                require(getattr(self, name) in known, name, f"one of {sorted(known)}", self)
         for name in COUNTS:
-            require(getattr(self, name) >= 1, name, "at least 1", self)
+            if hasattr(self, name):
+                require(getattr(self, name) >= 1, name, "at least 1", self)
         for name in ("learning_rate", "decay"):
             require(0 < getattr(self, name) < math.inf, name, "a number above 0", self)
-        for name in ("causal_share", "teacher_share", "weight_decay"):
-            require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", self)
+        for name in SHARES:
+            if hasattr(self, name):
+                require(0 <= getattr(self, name) <= 1, name, "in [0, 1]", self)
 
 
-def require(holds: bool, name: str, rule: str, recipe: Recipe) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Schedule):
+    """How one embedded model is trained.
+
+    ``init`` is a model folder or name whose weights are the start (None: random); its vocabulary
+    grows to ``vocab_size`` over the texts of ``mixture``. ``causal_share`` of the examples are rows
+    of next-token prediction, whatever the objective: they keep what the start has learnt of it.
+    ``teacher_share`` weighs distillation against the labels of the data.
+    """
+
+    objective: str  # one of OBJECTIVES
+    mixture: str = "mini"
+    vocab_size: int = 1536
+    causal_share: float = 0.0
+    init: str | None = None
+    teacher: str | None = None
+    teacher_share: float = 0.0
+    direction: str = "forward"
+    block_size: int = 16
+    max_window: int = 4
+
+
+def require(holds: bool, name: str, rule: str, recipe: Schedule) -> None:
     """``InvalidInput`` for a setting whose rule does not hold."""
     if not holds:
         raise InvalidInput(f"{name} must be {rule}, got {getattr(recipe, name)!r}")
