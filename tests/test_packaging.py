@@ -47,9 +47,9 @@ def test_help_names_every_command(argv: list[str], capsys: pytest.CaptureFixture
 
 def test_an_unknown_command_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fly"]) == 2
-    assert capsys.readouterr().err == (
-        "d2f: no command 'fly'; there are race, generate, bench, eval, train, serve, models\n"
-    )
+    there = ", ".join(COMMANDS)
+    assert capsys.readouterr().err == f"d2f: no command 'fly'; there are {there}\n"
+    assert there.startswith("race, generate, bench, ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
