@@ -9,7 +9,6 @@ the decoder (device-synchronised), never around it.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -230,23 +229,29 @@ class Trace:
     def with_text(self, text: str) -> "Trace":
         return replace(self, text=text)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "format": FORMAT,
+            "decoder": self.header.decoder,
+            "config": config_to_dict(self.header.config),
+            "header": _header_to_dict(self.header),
+            "events": [event_to_dict(event) for event in self.events],
+            "text": self.text,
+        }
+
     def to_json(self) -> str:
-        return to_json(
-            {
-                "format": FORMAT,
-                "decoder": self.header.decoder,
-                "config": config_to_dict(self.header.config),
-                "header": _header_to_dict(self.header),
-                "events": [event_to_dict(event) for event in self.events],
-                "text": self.text,
-            }
-        )
+        return to_json(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> "Trace":
         """Inverse of :meth:`to_json`. Anything malformed raises ``InvalidInput`` saying what."""
+        return cls.from_dict(from_json(text))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "Trace":
+        """Inverse of :meth:`to_dict`; nothing is believed, as in :meth:`from_json`."""
         try:
-            data = from_json(text)
             if data["format"] != FORMAT:
                 raise InvalidInput(f"trace format must be {FORMAT}, got {data['format']!r}")
             config = config_from_dict(data["decoder"], data["config"])
@@ -361,11 +366,13 @@ def _block_from_row(row: list[Any]) -> BlockView:
 
 def _int(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidInput(f"expected an integer, got {value!r}")
+        raise InvalidInput(f"expected an integer, got {shown(value)}")
     return value
 
 
-def _ints(values: Iterable[Any]) -> tuple[int, ...]:
+def _ints(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list):
+        raise InvalidInput(f"expected a list of integers, got {shown(values)}")
     return tuple(_int(value) for value in values)
 
 

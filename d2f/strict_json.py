@@ -1,6 +1,7 @@
 """JSON as its standard has it: numbers are finite, in what is written and in what is read.
 
-Python's own module writes ``NaN``, which no browser reads, and reads ``1e999`` as infinity.
+Python's own module writes ``NaN``, which no browser reads, and reads ``1e999`` as infinity. A
+number of thousands of digits it reads in quadratic time, or refuses with advice for programmers.
 """
 
 import json
@@ -8,6 +9,8 @@ import math
 from typing import Any, NoReturn
 
 from d2f.errors import InvalidInput
+
+MAX_DIGITS = 1000
 
 
 class NoJson(InvalidInput):
@@ -31,10 +34,10 @@ def from_json(text: str | bytes) -> Any:
 
     Raises:
         NoJson: it is none.
-        InvalidInput: a number in it is not finite, or it is nested too deeply.
+        InvalidInput: a number in it is not finite or too long, or it is nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     except InvalidInput:
         raise
     except RecursionError as error:
@@ -43,8 +46,18 @@ def from_json(text: str | bytes) -> Any:
         raise NoJson(f"it is no JSON: {error}") from error
 
 
+def _whole(digits: str) -> int:
+    return int(_short(digits))
+
+
 def _finite(digits: str) -> float:
-    return value if math.isfinite(value := float(digits)) else _refuse(digits)
+    return value if math.isfinite(value := float(_short(digits))) else _refuse(digits)
+
+
+def _short(digits: str) -> str:
+    if len(digits) > MAX_DIGITS:
+        raise InvalidInput(f"a number in the JSON has more than {MAX_DIGITS:,} digits")
+    return digits
 
 
 def _refuse(number: str) -> NoReturn:

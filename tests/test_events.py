@@ -264,7 +264,7 @@ def changed(path: tuple[Any, ...], value: Any) -> str:
         (("header",), [], "not a trace"),
         (("header", "model"), ..., "'model'"),
         (("header", "prompt_ids"), [1.5], "expected an integer, got 1.5"),
-        (("header", "prompt_ids"), 5, "not a trace"),
+        (("header", "prompt_ids"), 5, "expected a list of integers, got 5"),
         (("header", "stop_ids"), [True], "expected an integer, got True"),
         (("header", "versions"), [], "not a trace"),
         (("events",), 7, "not a trace"),

@@ -15,7 +15,8 @@ from app.page.charts import figures
 from app.page.reducer import machine, place
 from app.page.tell import retell
 from app.recordings.link import from_link, to_link
-from app.recordings.recording import Recording, RecordingError
+from app.recordings.recording import Recording
+from app.recordings.refusals import RecordingError
 from app.recordings.store import SqliteStore, publish, published
 from d2f import ARConfig, Trace
 from d2f.errors import InvalidInput
@@ -120,8 +121,8 @@ def test_a_run_of_this_machine_needs_no_more_room_in_a_link() -> None:
         return json.loads(zlib.decompress(data, -zlib.MAX_WBITS))
 
     data = head(one("cpu"))
-    assert data[0] == 2 and len(data[4][0]) == 9
-    assert head(one("cpu", host="gpu"))[4][0][9:] == ["decoder", "gpu", True]
+    assert data[0] == 3 and len(data[4][0]) == 15
+    assert head(one("cpu", host="gpu"))[4][0][15:] == ["decoder", "gpu"]
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,11 @@ def test_fields_of_a_file_are_checked(field: str, value: object, told: str) -> N
 @pytest.mark.parametrize(
     ("origin", "told"),
     [
-        (["mine", None, True], "its clock is unknown"),
+        (["mine", None, True], "its clock must be 'decoder' or 'client'"),
         (["client", [], True], "the host must be text"),
         (["client", 0, True], "the host must be text"),
-        (["client", None, 1], "whether its tokens were counted is unknown"),
-        (["client"], "its head is not that of a lane"),
+        (["client", None, 1], "whether its tokens were counted must be true or false"),
+        (["client", None, True, [], [], 0], "its parts are not those of a race"),
     ],
 )
 def test_fields_of_a_link_are_checked(origin: list, told: str) -> None:

@@ -11,7 +11,8 @@ from races import ar_trace, recorded
 
 from app.page.messages import pack_messages
 from app.race import merge
-from app.recordings.recording import Recording, RecordingError, record
+from app.recordings.recording import Recording, record
+from app.recordings.refusals import RecordingError
 from d2f.errors import InvalidInput
 from d2f.events import Trace, event_from_dict, event_to_dict
 from d2f.strict_json import NoJson, from_json, to_json
@@ -24,7 +25,6 @@ OWN = {
     "dumps": {"d2f/strict_json.py"},
     "loads": {
         "d2f/strict_json.py",
-        "app/recordings/recording.py",
         "app/lanes/chat.py",
         "app/lanes/refusal.py",
     },
@@ -70,7 +70,7 @@ def test_writing_is_compact_or_in_lines() -> None:
         ("[" * 100_000, InvalidInput, "the JSON is nested too deeply"),
         ("", NoJson, "it is no JSON: Expecting value: line 1 column 1 (char 0)"),
         ("{", NoJson, "it is no JSON: Expecting property name enclosed in double quotes"),
-        ("1" * 5000, NoJson, "it is no JSON: Exceeds the limit"),
+        ("1" * 5000, InvalidInput, "a number in the JSON has more than 1,000 digits"),
         (b"\xff\xfe{", NoJson, "it is no JSON: "),
     ],
 )

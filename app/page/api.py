@@ -22,7 +22,7 @@ from ..lanes.lane import Host, Lane, Solo, solo_lanes
 from ..lanes.runners import RivalPair
 from ..prompts import check_prompt
 from ..race import STOPPED, Race, here
-from ..recordings.recording import check_settings
+from ..recordings.limits import check_settings
 from .messages import sound
 from .tell import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
 from .visitors import Visitor, Visitors, visitor

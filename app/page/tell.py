@@ -19,16 +19,10 @@ from ..lanes.lane import Host, Lane, Question, pair_lanes
 from ..lanes.runners import RivalPair, trained_lanes
 from ..prompts import Known, check_prompt, verdict
 from ..race import INTERVAL, PREPARING, STOPPED, WAITING, Race, here, merge
+from ..recordings.limits import MAX_VERDICT, check_settings
 from ..recordings.link import to_link
-from ..recordings.recording import (
-    MAX_VERDICT,
-    Recording,
-    RecordingError,
-    check_settings,
-    record,
-    replay_lane,
-    require,
-)
+from ..recordings.recording import Recording, record, replay_lane
+from ..recordings.refusals import RecordingError, require
 from .messages import Clock, End, Link, Message, Start
 from .reducer import LaneBoard, final, machine, place, speeds
 

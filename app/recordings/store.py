@@ -28,7 +28,8 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from d2f.errors import D2FError
 
 from .armour import short_id
-from .recording import RecordedLane, Recording, RecordingError, require
+from .recording import RecordedLane, Recording
+from .refusals import RecordingError, require
 
 MAX_RACE = 1_048_576  # bytes of JSON
 MAX_PACKED = MAX_RACE + 4096  # what does not deflate grows a little

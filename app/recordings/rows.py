@@ -1,0 +1,130 @@
+"""What a link holds: lists of values in a fixed order, as JSON.
+
+A recording becomes one and is made of one in :mod:`.link`. Knows no runs.
+"""
+
+from dataclasses import fields
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from d2f.config import CONFIGS, MAX_TOKENS, DecodeConfig, config_from_dict, decoder_name
+from d2f.events import DECODER
+from d2f.model_files import Fields
+
+from .limits import MAX_PROMPT_TOKENS, ONE_OR_TWO, check_settings, few, known_format
+from .recording import Past
+from .refusals import require
+
+FORMAT = 3
+RULES = ("rule", "max_entropy", "entropy_bound", "max_kl", "stable_steps")
+SHARED = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+# The order of settings in a link, fixed here so that old links survive new settings.
+SETTINGS = {
+    "d2f": (
+        *SHARED,
+        "block_size",
+        "tau_add",
+        "tau_act",
+        "tau_conf",
+        "max_active_blocks",
+        "early_stop",
+        "grid",
+        *RULES,
+    ),
+    "ar": SHARED,
+    "vanilla": (*SHARED, "tokens_per_step", "block_size", "tau_conf", *RULES),
+}
+# Settings that came later, which stand last: those that a link ends without have their defaults.
+LATER = {"grid", "tau_conf", *RULES}
+HERE: list[Any] = [DECODER, None, True, [], []]  # how most lanes end, which a link leaves out
+DAY = 86_400_000_000  # microseconds
+
+Count = Annotated[int, Field(ge=0)]
+LONG = "a column is too long"
+
+
+class Row(Fields):
+    """Fields that a list holds in this order; the last ones may be left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def by_place(cls, values: Any) -> dict[str, Any]:
+        listed = isinstance(values, list) and len(values) <= len(cls.model_fields)
+        require(listed, "its parts are not those of a race")
+        return dict(zip(cls.model_fields, values, strict=False))
+
+
+class LaneLink(Row):
+    """A lane: what ran where, and what came of it step by step.
+
+    Attributes:
+        settings: those of the decoder, in the order of ``SETTINGS``.
+        prompt: how many tokens it has.
+        answer: None: the texts of its tokens, the stop left out.
+        texts: of every token by position, held ones included.
+        steps: each one's commits, ascending: of the positions that could be decided, how many lie
+            between it and the one before.
+        stops: which of all commits, counted from 0, are stop tokens.
+        confidences: in hundredths, of all commits.
+        tick: microseconds, which the ``times`` of the steps are told in.
+        held: places of held tokens, and 1 for a stop token, else 0.
+        forced: which of all commits were forced, where the confidences do not tell.
+    """
+
+    name: Any
+    decoder: str
+    settings: list[Any]
+    model: Any
+    device: Any
+    dtype: Any
+    versions: Any
+    prompt: Annotated[int, Field(ge=1, le=MAX_PROMPT_TOKENS)]
+    answer: Any
+    texts: Annotated[list[Any], few(MAX_TOKENS, LONG)]
+    steps: Annotated[list[list[Count]], few(MAX_TOKENS, LONG)]
+    stops: Annotated[list[Count], few(MAX_TOKENS, LONG)]
+    confidences: Annotated[list[Annotated[int, Field(ge=0, le=100)]], few(MAX_TOKENS, LONG)]
+    tick: Annotated[int, Field(ge=1, le=DAY)]
+    times: Annotated[list[Annotated[int, Field(ge=0, le=DAY)]], few(MAX_TOKENS, LONG)]
+    clock: Any = DECODER
+    host: Any = None
+    counted: Any = True
+    held: Annotated[
+        list[Annotated[tuple[Count, Count], Field(strict=False)]], few(MAX_TOKENS, LONG)
+    ] = []
+    forced: Annotated[list[Count], few(MAX_TOKENS, LONG)] = []
+
+
+class RaceLink(Row):
+    """The JSON of a link; what it holds may still be anything."""
+
+    format: Annotated[int, known_format(1, 2, FORMAT)]
+    kind: Any
+    prompt: Any
+    verdict: Any
+    lanes: Annotated[list[LaneLink], ONE_OR_TWO]
+    past: Past = []
+
+
+def order_of(decoder: str) -> tuple[str, ...]:
+    """The order of a decoder's settings in a link."""
+    return SETTINGS.get(decoder) or tuple(field.name for field in fields(CONFIGS[decoder]))
+
+
+def settings_row(config: DecodeConfig) -> list[Any]:
+    """A config's values in the order of a link, up to the last one that a reader would miss."""
+    defaults = {field.name: field.default for field in fields(config)}
+    names = list(order_of(decoder_name(config)))
+    while names[-1] in LATER and getattr(config, names[-1]) == defaults[names[-1]]:
+        names.pop()
+    return [getattr(config, name) for name in names]
+
+
+def read_settings(decoder: str, settings: list[Any]) -> DecodeConfig:
+    """Inverse of :func:`settings_row`, of which nothing is believed."""
+    require(decoder in CONFIGS, "its decoder is unknown")
+    order = order_of(decoder)
+    known = len(settings) <= len(order) and LATER.issuperset(order[len(settings) :])
+    require(known, "its settings are not those of its decoder")
+    return check_settings(config_from_dict(decoder, dict(zip(order, settings, strict=False))))
