@@ -202,24 +202,29 @@ def test_report_states_machine_speeds_accuracy_and_both_absolutes() -> None:
 
 @pytest.mark.parametrize("page", report.PARTS)
 def test_report_writes_between_its_markers_only(page: str) -> None:
-    begin, end = (f"<!-- {report.PARTS[page][0]}:{side} -->" for side in ("begin", "end"))
-    text = f"above\n{begin}\nstale\n{end}\nbelow\n"
-    once = report.rendered(page, text, RESULT)
-    assert once == report.rendered(page, once, RESULT) != text
-    assert once.startswith(f"above\n{begin}\n| ") or once.startswith(f"above\n{begin}\nAll tasks")
-    assert once.endswith(f"\n{end}\nbelow\n")
+    words = list(report.PARTS[page])
+    parts = [f"<!-- {word}:begin -->\nstale\n<!-- {word}:end -->" for word in words]
+    once = report.rendered(page, "above\n" + "\n".join(parts) + "\nbelow\n", RESULT)
+    assert once == report.rendered(page, once, RESULT)
+    for word in words:
+        assert f"\n<!-- {word}:begin -->\n" in once
+        part = once.partition(f"<!-- {word}:begin -->\n")[2].partition(f"\n<!-- {word}:end -->")[0]
+        assert part.startswith(("| ", "All tasks", report.NOT_YET))
+    assert once.startswith("above\n<!-- ") and once.endswith(" -->\nbelow\n")
     assert "stale" not in once
+    begin, end = (f"<!-- {words[-1]}:{side} -->" for side in ("begin", "end"))
     for markers in ("", f"{end}{begin}"):
         with pytest.raises(ValueError, match=f"{page} must hold the markers"):
-            report.rendered(page, markers, RESULT)
+            report.rendered(page, "\n".join(parts[:-1]) + markers, RESULT)
 
 
 def test_stale_pages_are_told_and_rewritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "docs").mkdir()
-    for page, (word, _) in report.PARTS.items():
-        (tmp_path / page).write_text(f"<!-- {word}:begin -->\n<!-- {word}:end -->")
+    for page, parts in report.PARTS.items():
+        markers = [f"<!-- {word}:begin -->\n<!-- {word}:end -->" for word in parts]
+        (tmp_path / page).write_text("\n".join(markers))
     (tmp_path / "mini.json").write_text(json.dumps(RESULT))
     monkeypatch.setattr(report, "ROOT", tmp_path)
     monkeypatch.setattr(report, "RESULT", tmp_path / "mini.json")

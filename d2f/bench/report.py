@@ -16,6 +16,7 @@ from d2f.catalogue.sizes import needs_table
 from d2f.cli.options import Parser
 from d2f.cli.program import program
 from d2f.errors import InvalidInput
+from d2f.eval.report import markdown_report as markdown_evaluation
 from d2f.places import ASSETS
 from d2f.policy import kind_of
 from d2f.shape import not_for_racing
@@ -23,6 +24,7 @@ from d2f.strict_json import from_json
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ASSETS / "bench" / "mini.json"
+ABLATION = ASSETS / "eval" / "ablation.json"
 NOT_YET = "Not measured yet."
 
 COLUMNS = (
@@ -126,27 +128,35 @@ def summary(result: Result | None) -> str:
     return "\n".join(lines)
 
 
-# The generated part of each page, by the word of its markers.
-PARTS: dict[str, tuple[str, Callable[[Result | None], str]]] = {
-    "README.md": ("summary", summary),
-    "docs/results.md": ("bench", markdown_report),
-    "docs/published-models.md": ("needs", lambda result: needs_table(published_needs())),
+def ablation() -> str:
+    """All decoders on the embedded models, from the committed evaluation."""
+    if not ABLATION.is_file():
+        return NOT_YET
+    return markdown_evaluation(from_json(ABLATION.read_text()))
+
+
+# The generated parts of each page, by the words of their markers.
+PARTS: dict[str, dict[str, Callable[[Result | None], str]]] = {
+    "README.md": {"summary": summary},
+    "docs/results.md": {"bench": markdown_report, "ablation": lambda result: ablation()},
+    "docs/published-models.md": {"needs": lambda result: needs_table(published_needs())},
 }
 
 
 def rendered(page: str, text: str, result: Result | None) -> str:
-    """The ``text`` of a page of :data:`PARTS` with the part between its markers written anew.
+    """The ``text`` of a page of :data:`PARTS` with the parts between its markers written anew.
 
     Raises:
         InvalidInput: the markers are not there.
     """
-    word, write = PARTS[page]
-    first, last = f"<!-- {word}:begin -->", f"<!-- {word}:end -->"
-    before, begin, rest = text.partition(first)
-    _, end, after = rest.partition(last)
-    if not begin or not end:
-        raise InvalidInput(f"{page} must hold the markers {first} and {last}, in this order")
-    return f"{before}{begin}\n{write(result)}\n{end}{after}"
+    for word, write in PARTS[page].items():
+        first, last = f"<!-- {word}:begin -->", f"<!-- {word}:end -->"
+        before, begin, rest = text.partition(first)
+        _, end, after = rest.partition(last)
+        if not begin or not end:
+            raise InvalidInput(f"{page} must hold the markers {first} and {last}, in this order")
+        text = f"{before}{begin}\n{write(result)}\n{end}{after}"
+    return text
 
 
 @program("d2f.bench.report")
