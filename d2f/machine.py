@@ -43,22 +43,32 @@ def default_dtype(device: str, *, embedded: bool) -> str:
     return "bfloat16" if suits else "float32"
 
 
-COPIED = 2**27  # bytes: more than any cache holds
+# Bytes: more than any cache holds, of a CPU and of a GPU.
+COPIED, COPIED_CUDA, COPIES = 2**27, 2**30, 5
 
 
 @cache
-def memory_bandwidth() -> float:
-    """Bytes a second that this machine's memory gives to a copy, read and written: measured.
+def memory_bandwidth(device: str = "cpu", size: int | None = None) -> float:
+    """Bytes a second that a device's memory gives to a copy, read and written: measured.
 
-    The best of three, so that another program's work hides as little of it as can be.
+    The best of a few, so that another program's work hides as little of it as can be.
+
+    Args:
+        size: of the copy in bytes, a multiple of 4; None: one that no cache holds.
     """
-    source = torch.ones(COPIED // 4)
+    cuda = torch.device(device).type == "cuda"
+    size = size or (COPIED_CUDA if cuda else COPIED)
+    source = torch.ones(size // 4, device=device)
     target, best = torch.empty_like(source), math.inf
-    for _ in range(3):
+    for _ in range(COPIES):
+        if cuda:
+            torch.cuda.synchronize(device)
         started = time.perf_counter()
         target.copy_(source)
+        if cuda:
+            torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)
-    return 2 * COPIED / best
+    return 2 * size / best
 
 
 def machine(device: str = "cpu") -> dict[str, str | int | bool]:

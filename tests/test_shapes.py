@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from d2f.bench.__main__ import main
 from d2f.bench.shapes import (
     Timing,
     caps,
-    copy_speed,
     floor_ms,
     random_network,
     tiny,
@@ -23,6 +23,8 @@ from d2f.bench.shapes import (
 from d2f.catalogue.pairs import PUBLISHED_PAIRS
 from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.save import save_model
+from d2f.nn.compiled import uncollected
+from d2f.nn.transformer import Transformer
 from d2f.shape import BYTES
 
 CPU = torch.device("cpu")
@@ -124,10 +126,6 @@ def test_windows_are_capped_where_wider_ones_cost_more(
     assert caps([timing(1, 1.0), timing(8, 1.0)], block_size=32, most=1.25) == []
 
 
-def test_a_copy_has_a_speed() -> None:
-    assert copy_speed(CPU, 2**16) > 1e6
-
-
 @pytest.mark.parametrize("model", ["llada", "dream", "llama-3-8b-instruct", "mini-ar"])
 def test_every_cell_is_measured_against_its_floor(
     model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -161,6 +159,25 @@ def test_the_tables_mark_what_is_computed(capsys: pytest.CaptureFixture[str]) ->
 def test_what_has_not_begun_in_time_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     result = measured(capsys, *QUICK, "--model", "llada", "--seconds", "0.000001")
     assert (result["rows"], result["skipped"], result["computed"]) == ([], 2, [])
+
+
+def test_a_network_is_gone_before_the_next_is_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of 8 B would not fit a GPU; programs and their workspace hold each other."""
+    made: list[ref[Transformer]] = []
+
+    def watched(*arguments: Any) -> Transformer:
+        assert [net() for net in made] == [None] * len(made)
+        net = random_network(*arguments)
+        made.append(ref(net))
+        return net
+
+    monkeypatch.setattr(shape_suite, "random_network", watched)
+    with uncollected():
+        ways = ["--dtypes", "float32", "bfloat16", "--forwards", "graphs", "eager"]
+        result = measured(capsys, *QUICK[2:], *ways, "--model", "llada")
+    assert len(made) == 2 and len(result["rows"]) == 8
 
 
 def test_what_cannot_run_here_is_told_and_the_rest_goes_on(

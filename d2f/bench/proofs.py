@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from d2f.bench.shapes import copy_speed, random_network, tiny
+from d2f.bench.shapes import random_network, tiny
 from d2f.catalogue.pairs import EMBEDDED
 from d2f.catalogue.published import LLADA
 from d2f.checkpoints.load import load_model
@@ -30,7 +30,7 @@ from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
 from d2f.decode import preparing, stream
 from d2f.errors import InvalidInput
 from d2f.events import StepEvent
-from d2f.machine import machine, versions
+from d2f.machine import machine, memory_bandwidth, versions
 from d2f.model import Model
 from d2f.nn.attention import BACKENDS, attend, choose_backend, make_fixed_sight, make_sight
 from d2f.nn.compiled import Fixed
@@ -120,11 +120,10 @@ def _confidences(events: Sequence[StepEvent]) -> list[float]:
 
 def where(place: Place) -> Told:
     """The machine, and the speed of its memory."""
-    size = 2**20 if place.tiny else 2**30 if place.cuda else 2**26
     return {
         "machine": machine(str(place.device)),
         "versions": versions(),
-        "copy_bytes_per_second": copy_speed(place.device, size),
+        "copy_bytes_per_second": memory_bandwidth(str(place.device), 2**20 if place.tiny else None),
     }
 
 

@@ -6,7 +6,7 @@ step must read. Knows no command line and no print.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -30,7 +30,6 @@ from d2f.tokenizer import Tokenizer
 EAGER, GRAPHS, FUSED = FORWARDS = "eager", "graphs", "fused"
 # Steps before the clock starts; then at least so many and so long, of which the median counts.
 WARM_UPS, STEPS, SECONDS = 2, 5, 0.1
-COPIES, COPIED = 5, 2**28
 TINY: dict[str, Any] = {
     "vocab_size": 512,
     "hidden_size": 64,
@@ -85,28 +84,6 @@ def random_network(config: ModelConfig, device: torch.device, dtype: str) -> Tra
             else:
                 weight.normal_(0, weight.shape[-1] ** -0.5, generator=generator)
     return net
-
-
-def copy_speed(device: torch.device, size: int = COPIED) -> float:
-    """Bytes a second that the device's memory moves in its best copy: those read and written."""
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target = torch.zeros_like(source)
-    times = [timed(lambda: target.copy_(source), device) for _ in range(COPIES)]
-    return 2 * size / min(times)
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds until the device has done it."""
-    wait(device)
-    started = time.perf_counter()
-    work()
-    wait(device)
-    return time.perf_counter() - started
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def floor_ms(config: ModelConfig, dtype: str, keys: int, speed: float) -> float:

@@ -12,6 +12,7 @@ meets another thread each run. The head is no program: its one product is launch
 Knows nothing of decoding: a caller says what is in the window.
 """
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from d2f.shape import TOKENS
 EXTENT = 256
 # The fewest rows of a program for more than one: fewer would cost as much.
 LEAST = 8
+# What rows of a cache that is read whole are a multiple of, for kernels to take it as it is.
+ALIGNED = 16
 WARM_UPS = 3
 # One capture at a time in the process: beginning one waits for what another one forbids to wait.
 _CAPTURING = threading.Lock()
@@ -187,14 +190,15 @@ class Workspace:
     """What one run at a time works in: a cache, hidden states, and programs over both.
 
     ``states`` (1, 1 + rows, hidden_size): the last final row before the window, then the window.
-    The cache's last row is no position's: padding is written there.
+    The cache's last row is no position's: padding is written there. Its rows are as many as kernels
+    like to read.
     """
 
     def __init__(self, fixed: Fixed, length: int, rows: int) -> None:
         net, weight = fixed.net, fixed.net.embed_tokens.weight
         self.fixed = fixed
         self.device = weight.device
-        self.cache = net.new_cache(length + 1)
+        self.cache = net.new_cache(-(-(length + 1) // ALIGNED) * ALIGNED)
         shape = (1, 1 + max(rows, bucket(length)), net.config.hidden_size)
         self.states = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
         self._programs: dict[Key, Program] = {}
@@ -301,13 +305,26 @@ class Graphs:
     def _captured(self, step: Step) -> torch.cuda.CUDAGraph:
         """Not by ``torch.cuda.graph``, which waits for the device, other threads' work included."""
         graph = torch.cuda.CUDAGraph()
-        # Another run's thread may allocate meanwhile.
-        graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
-        try:
-            step()
-        finally:
-            graph.capture_end()
+        with uncollected():
+            # Another run's thread may allocate meanwhile.
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                step()
+            finally:
+                graph.capture_end()
         return graph
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection: a dead graph that goes meanwhile would spoil a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _fused(function: Callable[..., None]) -> Callable[..., None]:
