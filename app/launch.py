@@ -13,7 +13,8 @@ from d2f.catalogue.pairs import RACING
 from d2f.errors import InvalidInput
 
 from .environment import bypass_proxies
-from .lanes.lane import Host, loaded_model, models_in
+from .lanes.folders import models_in
+from .lanes.lane import Host, loaded_model
 from .lanes.process import Apart, give_way, lanes_apart
 from .lanes.proxy import borrowing, compute
 from .lanes.zerogpu import duration, lent

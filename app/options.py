@@ -22,7 +22,7 @@ from d2f.nn.quantize import check_quantization
 from d2f.run_options import RunOptions
 
 from .environment import bare
-from .lanes.lane import models_in
+from .lanes.folders import models_in
 from .lanes.remote import Server
 from .lanes.runners import Runner, add_options, chosen_runners, rival_pair
 

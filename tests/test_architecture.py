@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -210,6 +211,26 @@ def test_every_signature_is_typed(module: str) -> None:
         if node.returns is None:
             untyped.append(f"{node.name}()")
     assert untyped == []
+
+
+SOURCES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for folder in ("d2f", "app")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "tasks" not in path.relative_to(ROOT).parts  # stories and word lists
+}
+LENGTHS = {
+    f"{name}:{node.name}": (node.end_lineno or 0) - node.lineno + 1
+    for name, text in SOURCES.items()
+    for node in ast.walk(ast.parse(text))
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+}
+
+
+def test_files_and_functions_are_short() -> None:
+    assert {name for name, text in SOURCES.items() if len(text.splitlines()) > 400} == set()
+    assert {name for name, lines in LENGTHS.items() if lines > 60} == set()
+    assert median(LENGTHS.values()) <= 8
 
 
 def test_the_public_names_are_exactly_what_the_package_imports() -> None:

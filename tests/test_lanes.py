@@ -7,7 +7,8 @@ from folders import CONTEXT, save_folder, save_models, save_pair
 from races import ar_trace, d2f_trace, decode, header, token_text
 
 import app.lanes.lane
-from app.lanes.lane import Host, Lane, loaded_model, models_in, recorded_lane, warm_model
+from app.lanes.folders import models_in
+from app.lanes.lane import Host, Lane, loaded_model, recorded_lane, warm_model
 from d2f import ARConfig, D2FConfig, StepEvent
 from d2f.errors import TooLittleMemory
 from d2f.tokenizer import Tokenizer

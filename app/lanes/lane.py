@@ -14,7 +14,7 @@ from reprlib import repr as brief
 import torch
 
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
-from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, Pair, default_config
+from d2f.catalogue.pairs import PAIRS, RACING, Pair, default_config
 from d2f.catalogue.published import PUBLISHED
 from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
@@ -27,7 +27,8 @@ from d2f.tokenizer import Message
 
 from ..characters import whole
 from ..conversation import Conversation, spoken
-from .remote import ChatReader, EventsReader, Feed, RemoteError, Server
+from .folders import found_model
+from .remote import ChatReader, EventsReader, Feed, RemoteError, Server, reader_of
 from .runners import RivalPair, Runner, Transformers
 from .transformers import Reference, generate_steps, warm_reference
 
@@ -271,7 +272,7 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
 
     It never raises: a server that does not do its part gives a lane that ends with a ``failure``.
     """
-    reader = _reader(server, chat, config)
+    reader = reader_of(server, chat, config)
     feed = Feed(server, reader)
     if isinstance(reader, EventsReader) and not reader.accepted(feed, BEGIN):
         text = f"The server at {server.host} did not begin in {BEGIN:g} seconds."
@@ -290,33 +291,6 @@ def remote_lane(name: str, server: Server, chat: Sequence[Message], config: Deco
     return replace(lane, placed=lambda: reader.placed_texts)
 
 
-def _reader(
-    server: Server, chat: Sequence[Message], config: DecodeConfig
-) -> ChatReader | EventsReader:
-    if server.protocol == "events":
-        return EventsReader(server, chat, config)
-    assert isinstance(config, ARConfig)  # a server of chats decodes one token after the other
-    return ChatReader(server, chat, config)
-
-
-def models_in(folder: Path) -> list[str]:
-    """The models of the catalogue that have a folder of their name in ``folder``."""
-    pairs = (PAIRS | PUBLISHED_PAIRS).values()
-    names = {name for pair in pairs for name, _ in pair.lanes.values()}
-    return sorted(name for name in names if _is_model(folder / name))
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
-
-
-def found_model(name: str, host: Host) -> str:
-    """The model's folder in ``models_dir``, if it is there, else its name."""
-    local = host.models_dir / name if host.models_dir else None
-    # Whole, since a bare name would be the catalogue's again.
-    return str(local.absolute()) if local and _is_model(local) else name
-
-
 @lru_cache(maxsize=16)
 def loaded_model(name: str, host: Host) -> Model:
     """A model in memory, where it stays until another one needs the room.
@@ -325,7 +299,9 @@ def loaded_model(name: str, host: Host) -> Model:
     """
     # A folder in the place of a catalogue's model is decoded as that model is.
     known = PUBLISHED[name].diffusion if name in PUBLISHED else None
-    load = partial(load_model, found_model(name, host), diffusion=known, **asdict(host.engine))
+    load = partial(
+        load_model, found_model(name, host.models_dir), diffusion=known, **asdict(host.engine)
+    )
     try:
         try:
             return load()
@@ -389,7 +365,9 @@ def _decoding(name: str, decoder: str, runner: Runner | None, host: Host) -> Dec
     if isinstance(runner, Server):
         return runner
     if isinstance(runner, Transformers):
-        return warm_reference(found_model(name, host), host.engine.device, host.engine.dtype)
+        return warm_reference(
+            found_model(name, host.models_dir), host.engine.device, host.engine.dtype
+        )
     return warm_model(name, decoder, host)
 
 

@@ -16,6 +16,7 @@ from d2f.events import TraceHeader
 from d2f.tokenizer import Tokenizer
 
 from ..race import here, never
+from .folders import found_model
 from .lane import (
     Asked,
     Host,
@@ -25,7 +26,6 @@ from .lane import (
     Question,
     Stopped,
     Texts,
-    found_model,
     pair_lanes,
     solo_lanes,
 )
@@ -49,7 +49,7 @@ def compute(asked: Asked, host: Host, stopped: Stopped = never) -> Steps:
 
 @lru_cache(maxsize=16)
 def _tokenizer(name: str, host: Host) -> Tokenizer:
-    return load_tokenizer(found_model(name, host))
+    return load_tokenizer(found_model(name, host.models_dir))
 
 
 def _placed(reader: Tokenizer, header: TraceHeader) -> Callable[[], Texts]:

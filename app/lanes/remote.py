@@ -33,7 +33,7 @@ import anyio
 import httpx
 from anyio.from_thread import start_blocking_portal
 
-from d2f.config import DecodeConfig, config_to_dict, decoder_name
+from d2f.config import ARConfig, DecodeConfig, config_to_dict, decoder_name
 from d2f.errors import InvalidInput
 from d2f.events import MALFORMED, StepEvent, Trace, TraceHeader, event_from_dict
 from d2f.strict_json import NoJson, from_json, to_json
@@ -46,7 +46,7 @@ from .refusal import ADAPTABLE, quote, read_refusal, told, words
 from .server import RemoteError, Server
 from .sse import EventParser
 
-__all__ = ["ChatReader", "EventsReader", "Feed", "RemoteError", "Server"]
+__all__ = ["ChatReader", "EventsReader", "Feed", "RemoteError", "Server", "reader_of"]
 
 CONNECT = 5.0  # seconds
 GRACE = 10.0  # seconds to wait for what may follow a whole answer, such as counts
@@ -363,3 +363,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidInput("a text must be text")
     return value
+
+
+def reader_of(
+    server: Server, chat: Sequence[Message], config: DecodeConfig
+) -> ChatReader | EventsReader:
+    """Reads what a server of its protocol tells."""
+    if server.protocol == "events":
+        return EventsReader(server, chat, config)
+    assert isinstance(config, ARConfig)  # a server of chats decodes one token after the other
+    return ChatReader(server, chat, config)
