@@ -12,13 +12,13 @@ from d2f.bench.lanes import Entry
 from d2f.errors import InvalidInput
 from d2f.eval import paper, protocol
 from d2f.eval.__main__ import main, parse
-from d2f.eval.answers import COUNTS, Answer, Question, Way, answer, prompt_ids, room
+from d2f.eval.answers import COUNTS, Answer, Question, Way, answer, get_ready, prompt_ids, room
 from d2f.eval.code import CodeEval, pass_at, passes
 from d2f.eval.figures import Marked, aup, aups, lane_row, pareto
 from d2f.eval.journal import Journal, key_of
 from d2f.eval.loops import repeated
 from d2f.eval.plan import lanes, own_decoder
-from d2f.eval.report import paper_rows
+from d2f.eval.report import COLUMNS, paper_rows
 from d2f.model import Model
 from d2f.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def model() -> Model:
 
 
 def given(**changes: object) -> Answer:
-    usual = Answer("gsm-mini", 0, 0, "x", 9, 0, 40, 0, 2.0, 0.5, 10, "stop")
+    usual = Answer("gsm-mini", 0, 0, "x", 9, 0, 40, False, 0, 2.0, 0.5, 10, "stop")
     return replace(usual, **changes)
 
 
@@ -83,6 +83,8 @@ def test_a_stop_sequence_ends_the_text_and_the_run(model: Model) -> None:
     stopped = answer(model, config, Way(chat=True), replace(asked, stops=("####", "\n\n")))
     assert "####" in whole.text and stopped.text == whole.text.partition("####")[0]
     assert stopped.finish_reason == "stop"
+    short = answer(model, replace(config, max_new_tokens=8), Way(chat=True), asked)
+    assert (short.finish_reason, short.tokens) == ("length", 8)
     assert 0 < stopped.tokens < whole.tokens and stopped.forwards <= whole.forwards
 
 
@@ -96,9 +98,38 @@ def test_the_released_way_decodes_to_the_end_and_cuts_afterwards(model: Model) -
     assert cut.text == ours.text
     assert cut.tokens == len(model.tokenizer.encode(cut.text))
     assert cut.forwards >= ours.forwards
+    short = answer(model, replace(config, max_new_tokens=8), way, asked)
+    assert short.finish_reason == "length"
     every = answer(model, config, replace(way, escape=True, count="all"), asked)
     assert every.text.startswith(cut.text + "####")
     assert every.tokens > cut.tokens
+
+
+@pytest.mark.parametrize(("count", "repeats"), [("answer", 35), ("all", 0), ("text", 0)])
+def test_a_loop_is_flagged_and_counts_only_where_the_scripts_count_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch, count: str, repeats: int
+) -> None:
+    monkeypatch.setattr("d2f.eval.answers.repeated", lambda ids: 35)
+    prompt = model.tokenizer.chat_text([{"role": "user", "content": QUESTION.prompt}])
+    way = Way(chat=True, whole=count != "answer", count=count)
+    config = D2FConfig(max_new_tokens=64, block_size=8)
+    found = answer(model, config, way, replace(QUESTION, prompt=prompt))
+    assert found.looping and found.repeated == repeats
+    assert found.said == found.tokens - repeats
+
+
+def test_a_prompt_longer_than_the_context_warms_up_and_is_answered(model: Model) -> None:
+    asked = replace(QUESTION, prompt="Solve 3x + 4 = 19. " * 200)
+    configs = [
+        D2FConfig(max_new_tokens=8, block_size=8),
+        VanillaConfig(max_new_tokens=512, tokens_per_step=64),
+    ]
+    context = model.config.max_length
+    for config, kept in zip(configs, (context - 8, context - 1), strict=True):
+        get_ready(model, config, Way(chat=False), [asked])
+        found = answer(model, config, Way(chat=False), asked)
+        assert found.prompt_tokens == kept
+        assert found.prompt_tokens + found.cut == len(model.tokenizer.encode(asked.prompt))
 
 
 def test_counts_are_those_of_the_scripts(tokenizer: Tokenizer) -> None:
@@ -147,7 +178,7 @@ def test_a_row_counts_no_token_of_a_loop() -> None:
     entry = Entry("d2f", "mini-d2f", D2FConfig())
     marked = [
         Marked(given(), 1.0),
-        Marked(given(problem=1, tokens=100, repeated=60, forwards=30), 0.0),
+        Marked(given(problem=1, tokens=100, looping=True, repeated=60, forwards=30), 0.0),
         Marked(given(problem=2, tokens=20, seconds=4.0, ttft=1.0, cut=5), 1.0),
     ]
     row = lane_row(entry, "mini-d2f", "gsm-mini", marked)
@@ -445,3 +476,15 @@ def test_a_model_has_the_decoder_that_it_is_made_for(model: str, decoder: str) -
     assert own_decoder(args) == decoder
     [entry] = lanes(args, "gsm8k", None)
     assert (entry.decoder, entry.model) == (decoder, model)
+
+
+def test_the_page_tells_every_figure_and_the_papers_tasks() -> None:
+    page = (Path(__file__).parents[1] / "docs/evaluation.md").read_text()
+    for column in COLUMNS[3:]:
+        assert f"\n| {column} | `" in page
+    for presets in protocol.PRESETS.values():
+        for task, preset in presets.items():
+            row = next(line for line in page.splitlines() if line.startswith(f"| `{task}` |"))
+            shots = f"{preset.shots} examples" if preset.shots else "no example"
+            assert shots in row
+            assert preset.task == task or f"`{preset.task}`" in row

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import islice
@@ -44,7 +45,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line.removeprefix("d2f eval: ")
 
 
-def program(*arguments: str, launcher: tuple[str, ...] = ()) -> list[str]:
+def program(*arguments: str, launcher: Sequence[str] = ()) -> list[str]:
     return [sys.executable, *launcher, "-m", "d2f", "eval", "--model", "mini-d2f", *arguments]
 
 
@@ -200,9 +201,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_processes_share_the_problems(tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone.json", tmp_path / "shared.json"
     asked = ["--tasks", "sudoku-mini", "gsm-mini", "--limit", "3", "--threads", "1"]
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541")
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0"
     done = subprocess.run(
-        program(*asked, "--out", str(shared), launcher=launcher),
+        program(*asked, "--out", str(shared), launcher=launch.split()),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
 
-from d2f.bench.suite import fitted
+from d2f.bench.suite import WARM_UP_FORWARDS, fitted
 from d2f.config import D2FConfig, DecodeConfig
-from d2f.decode import stream, trace_header
+from d2f.decode import prepare, stream, trace_header
 from d2f.errors import InvalidInput
 from d2f.eval.loops import repeated
 from d2f.events import StepEvent, Trace
@@ -35,7 +37,9 @@ class Answer:
     Attributes:
         cut: tokens of the prompt's beginning that the context had no room for.
         tokens: those that count as the answer's, see :data:`COUNTS`.
-        repeated: those among them that a loop only repeats; they are no speed.
+        looping: whether it ends in a loop.
+        repeated: tokens that a loop only repeats; they are no speed. A released script's count
+            takes them in, so there it is 0.
         seconds, ttft, forwards, finish_reason: as a Trace has them; ``"stop"`` is a stop sequence
             as well.
     """
@@ -47,6 +51,7 @@ class Answer:
     prompt_tokens: int
     cut: int
     tokens: int
+    looping: bool
     repeated: int
     seconds: float
     ttft: float
@@ -79,6 +84,26 @@ class Way:
     count: str = "answer"
 
 
+class Run(NamedTuple):
+    """A run with its text, the tokens that were said in it, and why it is over."""
+
+    text: str
+    said: tuple[int, ...]
+    trace: Trace
+    reason: str | None
+
+
+def get_ready(model: Model, config: DecodeConfig, way: Way, questions: Sequence[Question]) -> None:
+    """Compiles for the longest prompt and pays first-use costs, outside every clock."""
+    context = model.config.max_length
+    every = (prompt_ids(model.tokenizer, way, each.prompt) for each in questions)
+    prompts = [room(ids, context, config) for ids in every]
+    prepare(model, max(map(len, prompts)), config)
+    own = fitted(config, context - len(prompts[0]))
+    for _ in islice(stream(model, prompts[0], own), WARM_UP_FORWARDS):
+        pass
+
+
 def answer(model: Model, config: DecodeConfig, way: Way, question: Question) -> Answer:
     """Answers one question; its prompt loses its beginning where the context is too short."""
     ids = prompt_ids(model.tokenizer, way, question.prompt)
@@ -89,7 +114,8 @@ def answer(model: Model, config: DecodeConfig, way: Way, question: Question) -> 
     kept = room(ids, model.config.max_length, config)
     config = fitted(config, model.config.max_length - len(kept))
     run = _whole if way.whole else _until
-    text, said, trace = run(model, kept, config, question.stops if not way.escape else ())
+    text, said, trace, reason = run(model, kept, config, () if way.escape else question.stops)
+    loop = repeated([each for each in said if each not in model.tokenizer.stop_ids])
     return Answer(
         task=question.task,
         problem=question.problem,
@@ -98,11 +124,12 @@ def answer(model: Model, config: DecodeConfig, way: Way, question: Question) -> 
         prompt_tokens=len(kept),
         cut=len(ids) - len(kept),
         tokens=COUNTS[way.count](said, text, model.tokenizer),
-        repeated=repeated(_without_stop(said, model.tokenizer)) if way.count == "answer" else 0,
+        looping=loop > 0,
+        repeated=loop if way.count == "answer" else 0,
         seconds=trace.seconds,
         ttft=trace.ttft,
         forwards=trace.forwards,
-        finish_reason=trace.finish_reason if len(said) == trace.tokens else "stop",
+        finish_reason=reason,
     )
 
 
@@ -129,16 +156,14 @@ def room(ids: Sequence[int], context: int, config: DecodeConfig) -> list[int]:
     return list(ids[-most:])
 
 
-def _until(
-    model: Model, ids: list[int], config: DecodeConfig, stops: Sequence[str]
-) -> tuple[str, tuple[int, ...], Trace]:
-    """The text up to a stop sequence, its tokens, and the run, which ended there."""
+def _until(model: Model, ids: list[int], config: DecodeConfig, stops: Sequence[str]) -> Run:
+    """The text up to a stop sequence, where the run ends."""
     header, events = trace_header(model, ids, config), list[StepEvent]()
     source = _kept(stream(model, ids, config), events)
     said = list(spoken(source, header, model.tokenizer, stops))
     trace = Trace(header, tuple(events))
     text = "".join(each.text for each in said)
-    return text, trace.token_ids[: said[-1].tokens], trace
+    return Run(text, trace.token_ids[: said[-1].tokens], trace, said[-1].reason)
 
 
 def _kept(source: Iterator[StepEvent], events: list[StepEvent]) -> Generator[StepEvent, None, None]:
@@ -148,20 +173,14 @@ def _kept(source: Iterator[StepEvent], events: list[StepEvent]) -> Generator[Ste
         yield event
 
 
-def _whole(
-    model: Model, ids: list[int], config: DecodeConfig, stops: Sequence[str]
-) -> tuple[str, tuple[int, ...], Trace]:
+def _whole(model: Model, ids: list[int], config: DecodeConfig, stops: Sequence[str]) -> Run:
     """As the released scripts do: everything decoded counts, and the text is cut at its end."""
     header = trace_header(model, ids, config)
     trace = Trace(header, tuple(stream(model, ids, config)))
     every = tuple(trace.canvas[position] for position in sorted(trace.canvas))
     until = UpToStop(stops)
     text = until.add(model.tokenizer.decode(every))
-    return text + until.rest(), every, trace
-
-
-def _without_stop(ids: Sequence[int], tokenizer: Tokenizer) -> Sequence[int]:
-    return ids[:-1] if ids and ids[-1] in tokenizer.stop_ids else ids
+    return Run(text + until.rest(), every, trace, trace.finish_reason)
 
 
 def _all(said: Sequence[int], text: str, tokenizer: Tokenizer) -> int:

@@ -48,7 +48,7 @@ def lane_row(entry: Entry, model: str, task: str, marked: Sequence[Marked]) -> d
         "problems": len({(each.task, each.problem) for each in answers}),
         "latency": fmean(each.seconds for each in answers),
         "length": fmean(each.tokens for each in answers),
-        "looping": sum(each.repeated > 0 for each in answers),
+        "looping": sum(each.looping for each in answers),
         "repeated_tokens": sum(each.repeated for each in answers),
         "prompts_cut": sum(each.cut > 0 for each in answers),
         "by_length": by_length(entry, model, task, marked),

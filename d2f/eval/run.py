@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from d2f.bench.lanes import Entry
-from d2f.bench.suite import ALL, WARM_UP_FORWARDS
+from d2f.bench.suite import ALL
 from d2f.bench.tables import told
 from d2f.config import config_to_dict
-from d2f.decode import prepare, stream
 from d2f.decode.common import how_it_runs
-from d2f.eval.answers import Answer, Question, Way, answer, prompt_ids, room
+from d2f.eval.answers import Answer, Question, Way, answer, get_ready
 from d2f.eval.figures import Marked, aups, lane_row
 from d2f.eval.harness import Decoders, Scores, scored
 from d2f.eval.journal import Journal, key_of
@@ -124,7 +122,7 @@ def _answers(
     missing = share.first_says(missing)
     mine = share.mine(missing)
     if mine:
-        get_ready(model, entry, way, [questions[number] for number in mine])
+        get_ready(model, entry.config, way, [questions[number] for number in mine])
     for number in tqdm(mine, desc=words, unit="answer", disable=share.number > 0):
         if keys[number] not in journal.answers:
             journal.add(keys[number], answer(model, entry.config, way, questions[number]))
@@ -132,16 +130,6 @@ def _answers(
     own = {number: journal.answers[keys[number]] for number in [*known, *mine]}
     every = {number: each for part in share.everyones(own) for number, each in part.items()}
     return [every[number] for number in range(len(keys))]
-
-
-def get_ready(model: Model, entry: Entry, way: Way, questions: Sequence[Question]) -> None:
-    """Compiles for the longest prompt and pays first-use costs, outside every clock."""
-    context = model.config.max_length
-    prompts = [prompt_ids(model.tokenizer, way, each.prompt) for each in questions]
-    prompts = [room(ids, context, entry.config) for ids in prompts]
-    prepare(model, max(map(len, prompts)), entry.config)
-    for _ in islice(stream(model, prompts[0], entry.config), WARM_UP_FORWARDS):
-        pass
 
 
 def rows_of(done: Sequence[Done], tasks: Sequence[str]) -> Iterator[dict[str, Any]]:
