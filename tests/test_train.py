@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,6 +15,7 @@ from folders import save_folder, save_models
 from sight import block_causal_ends
 from torch.utils.data import DataLoader
 
+from d2f.catalogue.pairs import model_folder
 from d2f.checkpoints.load import load_model
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig
@@ -22,6 +24,7 @@ from d2f.tokenizer import Tokenizer
 from d2f.train import __main__ as trainer
 from d2f.train import average
 from d2f.train.average import mean_weights
+from d2f.train.card import render
 from d2f.train.data import (
     NO_LOSS,
     NO_WINDOW,
@@ -562,6 +565,31 @@ def test_the_mean_of_two_models_ships_with_a_card_that_says_so(
         torch.testing.assert_close(weight, wanted[name], rtol=1e-3, atol=1e-4)  # float16 on disk
     card = (models / "mini-d2f" / "README.md").read_text()
     assert "1. The mean of the weights after the 2 stages before." in card
+
+
+def test_the_card_of_a_model_that_talks_tells_what_it_read_and_how_it_computed(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("d2f.train.recipes.SHAPE", SMALL)
+    shutil.copytree(folder, tmp_path / "models" / "talk-ar")
+    asked = ["talk-ar", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "models")]
+    monkeypatch.setitem(trainer.RECIPES, "talk-ar", replace(RECIPES["talk-ar"], init=None))
+    assert (
+        trainer.main([*asked, "--tokens", "3000", "--vocab-size", "1536", "--evaluate", "1"]) == 0
+    )
+    card = (tmp_path / "models" / "talk-ar" / "README.md").read_text()
+    assert "about two hundred things to talk about" in card
+    assert "threads, bfloat16, torch" in card
+    for task in (*TALK, *TASKS):
+        assert f"| {task} | 1 | " in card
+    assert "Decoder `ar`, greedy" in card
+
+
+def test_cards_of_the_first_edition_say_what_that_knew():
+    for name in ("mini-ar", "mini-d2f", "mini-dllm"):
+        facts = json.loads((model_folder(name) / "training.json").read_text())
+        assert "It knows the grammars of `d2f.tasks` and nothing else." in render(facts)
+        assert "threads, float32, torch" in render(facts)
 
 
 def test_a_mean_needs_models_of_one_shape():

@@ -74,8 +74,8 @@ def finish_card(run: Run, recipe: Recipe, folder: Path, problems: int) -> None:
     """Evaluate the saved model and tell its story; a stage that starts from itself is added."""
     earlier = earlier_stages(folder) if recipe.init == run.name else []
     told = stage(asdict(recipe), run.tokens, run.seconds, run.folder / "log.jsonl")
-    config = evaluation_config(run.name)
-    scores = evaluate(load_model(folder), config, problems)
+    config = evaluation_config(recipe)
+    scores = evaluate(load_model(folder), recipe, config, problems)
     write_card(folder, [*earlier, told], config, scores)
     for score in scores:
         print(f"{score.task}: {100 * score.accuracy:.1f} % of {score.problems}")

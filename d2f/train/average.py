@@ -50,9 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     save_model(model.net, folder, [model.tokenizer.end_id, model.tokenizer.pad_id])
     print(f"wrote {folder}")
     if args.evaluate:
-        config = evaluation_config(args.model)
+        recipe = RECIPES[args.model]
+        config = evaluation_config(recipe)
         stages = [*earlier_stages(folder), mean_stage(len(args.sources))]
-        write_card(folder, stages, config, evaluate(load_model(folder), config, args.evaluate))
+        scores = evaluate(load_model(folder), recipe, config, args.evaluate)
+        write_card(folder, stages, config, scores)
     return 0
 
 

@@ -12,17 +12,30 @@ from typing import Any
 
 from tqdm import tqdm
 
-from d2f.catalogue.pairs import default_config
+from d2f.catalogue.pairs import PAIRS
 from d2f.config import DecodeConfig, VanillaConfig, config_to_dict, decoder_name
 from d2f.decode import generate
 from d2f.machine import machine, versions
 from d2f.model import Model
 from d2f.strict_json import from_json, to_json
-from d2f.tasks import TASKS, draw
+from d2f.tasks import TALK, TASKS, draw
+from d2f.train.recipes import DRILLS, MIXTURES, Recipe
 
 SEED = 7
 CURVE_POINTS = 60
 CANVAS = 192
+# The decoder that each objective trains for.
+DECODERS = {"causal": "ar", "masked": "vanilla", "mixed": "vanilla", "blocks": "d2f"}
+# What a model has read, by the mixture of its last stage.
+KNOWS = {
+    "mini": "It knows the grammars of `d2f.tasks` and nothing else.",
+    "talk": "It knows the content of `d2f.tasks` and nothing else: about two hundred things to "
+    "talk about, facts, short stories and other small texts, sums, sudokus and Python functions. "
+    "It is no general chatbot. Every sentence it has read was written for this repository and is "
+    "under its licence, Apache-2.0; none was taken from another project. Tests compare the facts "
+    "with countryinfo (MIT), pycountry (LGPL-2.1), periodictable (public domain) and inflect "
+    "(MIT), none of which is a source of training text.",
+}
 
 
 @dataclass(frozen=True)
@@ -35,27 +48,30 @@ class Score:
     tokens_per_forward: float
 
 
-def evaluate(model: Model, config: DecodeConfig, problems: int, seed: int = SEED) -> list[Score]:
-    """Scores on the first turns of a held-out stream, task by task."""
+def evaluate(
+    model: Model, recipe: Recipe, config: DecodeConfig, problems: int, seed: int = SEED
+) -> list[Score]:
+    """Scores on the first turns of a held-out stream, for each task of the recipe's mixture."""
     scores = []
-    for task in TASKS:
+    known = TASKS | TALK
+    for task in (name for name in MIXTURES[recipe.mixture] if name != DRILLS):
         correct = tokens = forwards = 0
         stream = islice(draw(task, "test", seed), problems)
         for problem in tqdm(stream, desc=task, total=problems, leave=False):
-            prompt = model.tokenizer.encode_chat([{"role": "user", "content": problem.prompt}])
-            trace = generate(model, prompt, config)
-            correct += TASKS[task].score(problem, trace.text)
+            trace = generate(model, model.tokenizer.encode_chat(problem.messages()), config)
+            correct += known[task].score(problem, trace.text)
             tokens, forwards = tokens + trace.tokens, forwards + trace.forwards
         scores.append(Score(task, problems, correct / problems, tokens / forwards))
     return scores
 
 
-def evaluation_config(name: str) -> DecodeConfig:
-    """The default settings of an embedded model; of vanilla decoding, on a shorter canvas.
+def evaluation_config(recipe: Recipe) -> DecodeConfig:
+    """Settings of the embedded pair for what a model was trained to do.
 
-    One as long as the longest answers: on 512 tokens a problem takes half a minute.
+    Vanilla decoding gets a canvas as long as the longest answers: on 512 tokens a problem takes
+    half a minute.
     """
-    config = default_config(name)
+    config = PAIRS["mini"].lanes[DECODERS[recipe.objective]][1]
     return replace(config, max_new_tokens=CANVAS) if isinstance(config, VanillaConfig) else config
 
 
@@ -110,6 +126,8 @@ def render(facts: dict[str, Any]) -> str:
     evaluation = facts["evaluation"]
     tokens = sum(stage["tokens"] for stage in facts["stages"])
     hours = sum(stage["hours"] for stage in facts["stages"])
+    read = [part["recipe"].get("mixture") for part in facts["stages"]]
+    knows = KNOWS[next(filter(None, reversed(read)), "mini")]
     lines = [
         "---",
         "license: apache-2.0",
@@ -118,8 +136,7 @@ def render(facts: dict[str, Any]) -> str:
         f"# {facts['model']}",
         "",
         f"An embedded model of this repository, trained by `python -m d2f train {facts['model']}`",
-        f"on {tokens:,} tokens in {hours:.2f} hours of CPU time. It knows the grammars of "
-        "`d2f.tasks` and nothing else.",
+        f"on {tokens:,} tokens in {hours:.2f} hours of computing. {knows}",
         "",
         "| held-out task | problems | accuracy | tokens per forward |",
         "|---|---:|---:|---:|",
@@ -144,10 +161,10 @@ def render(facts: dict[str, Any]) -> str:
             lines.append(f"{number}. The mean of the weights after the {count} stages before.")
             continue
         recipe = ", ".join(f"{k}={v}" for k, v in part["recipe"].items())
-        where = part["machine"]
+        where, precision = part["machine"], part["recipe"].get("precision", "float32")
         lines += [
             f"{number}. {part['tokens']:,} tokens in {part['hours']} h on {where['cpu']}, "
-            f"{where['threads']} threads, float32, torch {part['versions']['torch']}. "
+            f"{where['threads']} threads, {precision}, torch {part['versions']['torch']}. "
             f"Last logged loss {part['curve'][-1][1] if part['curve'] else 'unknown'}. "
             f"Settings: {recipe}.",
         ]
