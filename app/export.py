@@ -24,7 +24,6 @@ def page(recording: Recording) -> str:
     """The whole HTML file. What models wrote stands in JSON without ``<``, never in markup."""
     parts = {
         "/*css*/": read_static("board.css"),
-        "<!--header-->": read_static("header.html"),
         "<!--board-->": board_markup(),
         "/*script*/": board_script(),
         # Last, so that no text of the race is taken for a marker.

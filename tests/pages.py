@@ -7,8 +7,9 @@ import gradio as gr
 from app.lanes.lane import Host
 from app.page.charts import TITLES
 from app.page.components import RaceBoard
+from app.page.form import form
 from app.page.handlers import Page, Parts
-from app.page.tell import SETTINGS
+from app.page.messages import SETTINGS
 from app.prompts import random_problem
 from app.recordings.recording import Recording
 from app.recordings.store import Store
@@ -16,26 +17,29 @@ from app.recordings.store import Store
 
 def page(recordings: list[Recording], host: Host | None = None, store: Store | None = None) -> Page:
     """Handlers of a page on which the pair "mini" was chosen at first."""
+    host = host or Host()
     parts = Parts(
-        board=RaceBoard(),
+        board=RaceBoard(form("mini", host, {}, [])),
         recording=gr.State(),
         problem=gr.State(),
-        conversation=gr.BrowserState(),
-        prompt=gr.Textbox(),
-        follow=gr.Checkbox(),
-        drop=gr.Checkbox(),
-        pair=gr.Dropdown(),
-        settings={name: gr.Number() for name in SETTINGS},
         plots=[gr.Plot() for _ in TITLES],
     )
-    return Page(parts, "mini", host or Host(), {}, recordings, store)
+    return Page(parts, "mini", host, {}, recordings, store)
 
 
-def asked(page: Page, prompt: str, **settings: Any) -> dict[Any, Any]:
-    """What a browser sends when a race is run."""
-    parts = page.parts
-    config = page.host.pair(page.pair).config
-    boxes = {box: settings.get(n, getattr(config, n)) for n, box in parts.settings.items()}
-    form = {parts.prompt: prompt, parts.problem: random_problem(), parts.pair: page.pair}
-    flags = {parts.follow: False, parts.drop: False, parts.conversation: None}
-    return form | flags | boxes
+def sent(data: Any) -> gr.EventData:
+    """What the board's script sends with an event."""
+    return gr.EventData(None, data)
+
+
+def question(prompt: str, **changes: Any) -> dict[str, Any]:
+    """What it asks with the first settings of the pair "mini", or with others of its values."""
+    config = Host().pair("mini").config
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    asked = {"run": "abc", "prompt": prompt, "pair": "mini", "settings": settings, "past": None}
+    return asked | changes
+
+
+def known(page: Page) -> dict[Any, Any]:
+    """What the server kept of the visitor: the last problem drawn."""
+    return {page.parts.problem: random_problem()}

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from app.lanes.lane import Lane, recorded_lane
+from app.lanes.lane import Lane, Question, recorded_lane
 from d2f import ARConfig, BlockView, Commit, D2FConfig, StepEvent, Trace, TraceHeader
 from d2f.config import DecodeConfig
 
@@ -74,10 +75,16 @@ def ar_trace() -> Trace:
     return Trace(header(ARConfig(max_new_tokens=8), "small-ar"), events, "one two three four!")
 
 
-def recorded(*_: object) -> list[Lane]:
+def recorded(question: Question | None = None, *_: object) -> list[Lane]:
     """Both traces as lanes, whatever was asked."""
     traces = (("D2F", d2f_trace()), ("AR", ar_trace()))
-    return [recorded_lane(name, trace, token_text) for name, trace in traces]
+    lanes = [recorded_lane(name, trace, token_text) for name, trace in traces]
+    if question is None:
+        return lanes
+    return [
+        replace(lane, chat=question.conversation.messages(index, question.prompt))
+        for index, lane in enumerate(lanes)
+    ]
 
 
 def with_value(text: str, path: tuple[Any, ...], value: Any) -> str:

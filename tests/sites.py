@@ -21,8 +21,19 @@ from servers import free_port
 from app.door.line import Line
 from app.lanes.lane import Host, warm_model
 from app.page.layout import build, launch_options
+from app.page.messages import SETTINGS
 from d2f import D2FConfig
 from d2f.catalogue.pairs import PAIRS
+
+# What the board's script sends when a race is asked for.
+ASKED = {
+    "run": "abc",
+    "prompt": "Hello",
+    "pair": "tiny",
+    "settings": {name: getattr(PAIRS["mini"].config, name) for name in SETTINGS}
+    | {"max_new_tokens": 24},
+    "past": None,
+}
 
 
 @dataclass
@@ -54,7 +65,8 @@ class Site:
 
     def body(self, name: str, data: list[Any], session: str | None = None) -> dict[str, Any]:
         index = self.function(name)._id
-        return {"data": data, "fn_index": index, "session_hash": session or uuid4().hex}
+        body = {"data": data, "fn_index": index, "session_hash": session or uuid4().hex}
+        return body | ({"event_data": ASKED} if name == "run" else {})
 
     def form(self, name: str) -> list[Any]:
         """What a browser sends with a form that nobody has touched."""

@@ -6,6 +6,7 @@ import pytest
 from races import ar_trace, d2f_trace, token_text
 
 from app.lanes.lane import own_texts
+from app.page.messages import SETTINGS
 from app.page.reducer import LaneBoard, final, machine, speeds
 from d2f import Trace
 
@@ -24,6 +25,7 @@ def test_golden_deltas_of_a_d2f_run():
         "capacity": 8,
         "block": 4,
         "confidences": True,
+        "settings": {name: getattr(trace.header.config, name) for name in SETTINGS},
         "chat": [],
     }
     assert [lane.step(event) for event in trace.events] == [

@@ -383,8 +383,7 @@ def test_no_message_of_the_page_holds_half_a_character(monkeypatch: pytest.Monke
         packed = pack_messages("run", 0, each.messages)
         packed.encode()
         assert json.loads(packed)["messages"] == sound(each.messages)
-    assert told[-1].conversation.turns[0].answers[1] == "a\ufffdb\ufffd😀"
-    json.dumps(told[-1].conversation.to_dict(), ensure_ascii=False).encode()
+    assert told[-1].messages[-1]["lanes"][1]["text"] == "a\ufffdb\ufffd😀"
     packed = pack_now([{"kind": "error", "text": "\ud83d"}])
     assert json.loads(packed)["messages"][0]["text"] == "\ufffd"
 
@@ -451,8 +450,9 @@ def test_verdict_and_next_turn_know_the_answer_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(app.page.tell, "verdict", lambda *asked: judged.append(asked[2]) or "")
     told = told_by(script, monkeypatch)
     assert judged == [["one two three four!"] * 2]
-    (turn,) = told[-1].conversation.turns
-    assert turn.answers == ("one two three four!",) * 2
+    local, remote = told[-1].messages[-1]["lanes"]
+    assert "spoken" not in local and local["text"] == "one two three four!"
+    assert remote["spoken"] == "one two three four!"
     assert told[-1].recording.lanes[1].trace.text.startswith("<think>\nis it 7?\n</think>\n\n")
 
 

@@ -492,13 +492,13 @@ def test_long_records_are_cut(log: tuple[logging.Logger, Kept]) -> None:
 def test_the_page_logs_a_failure_that_repeats_a_few_times(
     site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def failing() -> None:
+    def failing(*_: object) -> None:
         raise RuntimeError("secret path" * 100_000)
 
-    monkeypatch.setattr("app.page.handlers.random_problem", failing)
+    monkeypatch.setattr("app.page.handlers.visitor", failing)
     (brief,) = {f for f in logging.lastResort.filters if isinstance(f, Brief)}
     caplog.handler.addFilter(brief)
-    answers = {site.call("draw", []).text for _ in range(30)}
+    answers = {site.call("stop", []).text for _ in range(30)}
     caplog.handler.removeFilter(brief)
     assert len(answers) == 1 and "Something went wrong on the server." in answers.pop()
     assert len(caplog.text) < 40_000 and caplog.text.count("Traceback") == 3

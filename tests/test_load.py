@@ -24,7 +24,7 @@ from servers import free_port
 import app.page.tell
 from app.lanes.lane import Host, Lane, pair_lanes, warm_model
 from app.page.layout import build, launch_options
-from app.page.tell import SETTINGS
+from app.page.messages import SETTINGS
 from app.race import Race
 from d2f import ARConfig, D2FConfig, generate
 from d2f.catalogue.pairs import PAIRS

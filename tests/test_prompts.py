@@ -3,8 +3,10 @@
 from itertools import islice
 
 import pytest
-from pages import page
+from pages import page, question
 
+from app.page.asking import read_asking
+from app.page.handlers import _asked
 from app.prompts import (
     EXAMPLES_PER_TASK,
     UNCHECKED,
@@ -139,16 +141,17 @@ def test_a_problem_is_known_whatever_ends_its_lines(end: str):
     own = page([])
     problem = next(draw("sudoku-mini", "test", 1))
     typed = "\ufeff" + problem.prompt.replace("\n", end) + end
-    assert own._asked(None, typed) == [problem.prompt]
-    assert recognise(own._asked(None, typed), [problem]) == Known(problem)
-    assert own._prefilled({"prompt": typed})[own.parts.prompt] == f"{problem.prompt}\n"
+    asked = _asked(read_asking(question(typed)))
+    assert asked == [problem.prompt]
+    assert recognise(asked, [problem]) == Known(problem)
+    assert own._prefilled({"prompt": typed})["prompt"] == f"{problem.prompt}\n"
 
 
 def test_an_address_fills_in_words_and_numbers():
     own = page([])
     filled = own._prefilled({"rule": "entropy", "max_entropy": "0.25", "max_active_blocks": ""})
-    boxes = own.parts.settings
-    asked = [filled[boxes[name]] for name in ("rule", "max_entropy", "max_active_blocks")]
+    assert filled is not None
+    asked = [filled["settings"][name] for name in ("rule", "max_entropy", "max_active_blocks")]
     assert asked == ["entropy", 0.25, None]
     with pytest.raises(InvalidInput, match="invalid setting: rule must be one of confidence, "):
         own._prefilled({"rule": "luck"})

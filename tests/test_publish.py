@@ -15,16 +15,14 @@ from test_recording import PAST as EARLIER
 from test_recording import race
 from test_visitors import request
 
-from app.conversation import Conversation
 from app.lanes.lane import Host
 from app.page.handlers import Page, Values
+from app.page.messages import SETTINGS
 from app.page.quota import Quota
 from app.recordings.recording import Recording
 from app.recordings.store import FULL, UNKNOWN, SqliteStore, Store, publish, published
 from d2f.catalogue.pairs import PAIRS
 from d2f.errors import D2FError
-
-PAST = {"pair": "mini", "turns": [{"prompt": "Hello", "answers": ["a", "b"]}]}
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ def open_page(
     store: Store | None, query: dict[str, str], fragment: str = ""
 ) -> tuple[list[Any], Page, Values]:
     own = page([race()], store=store)
-    values = own.open(fragment, PAST, visit(query))
+    values = own.open(fragment, visit(query))
     return json.loads(values[own.parts.board])["messages"], own, values
 
 
@@ -134,25 +132,18 @@ def test_a_reload_brings_no_new_quota_where_the_address_is_known(store: Store):
     assert [kind(session, None) for session in "aab"] == ["published", "refused", "published"]
 
 
-def test_a_conversation_comes_back_with_its_pair_unless_the_address_asks_for_something():
+def test_an_address_fills_the_form_with_all_that_its_pair_has():
     other = replace(PAIRS["mini"], name="other", config=replace(PAIRS["mini"].config, seed=7))
-    host = Host(pairs=PAIRS | {"other": other})
-    saved = Conversation("other").with_turn("Hi", ["a", "b"]).to_dict()
-
-    def opened(**query: str) -> tuple[str, Page, Values]:
-        own = page([race()], host)
-        values = own.open("", saved, visit(query))
-        return json.loads(values[own.parts.board])["messages"][0]["kind"], own, values
-
-    kind, own, values = opened()
-    form = own.parts
-    assert (kind, values[form.follow], values[form.pair]) == ("recall", True, "other")
-    assert values[form.settings["seed"]] == 7
-    kind, own, values = opened(prompt="Hello")
-    assert kind == "start" and own.parts.follow not in values
-    assert (values[own.parts.prompt], values[own.parts.pair]) == ("Hello", "mini")
-    host = Host()  # started again, without that pair
-    assert opened()[0] == "start"
+    own = page([race()], Host(pairs=PAIRS | {"other": other}))
+    query = {"prompt": "Hello", "pair": "other", "tau_conf": "0.5"}
+    message = told(own, own.open("", visit(query)))
+    assert (message["kind"], message["prompt"], message["pair"]) == ("fill", "Hello", "other")
+    assert message["settings"] == {name: getattr(other.config, name) for name in SETTINGS} | {
+        "tau_conf": 0.5
+    }
+    message = told(own, own.open("", visit({"seed": "3"})))
+    assert (message["pair"], message["settings"]["seed"]) == ("mini", 3)
+    assert "prompt" not in message
 
 
 @pytest.mark.parametrize(

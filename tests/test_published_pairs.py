@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from hubcache import MAIN, use_cache, write_cache
-from pages import page
 
 from app.conversation import Conversation
 from app.lanes.lane import Host, Lane, Question, forget_models, pair_lanes
+from app.page.form import form
 from app.page.tell import Told, tell
 from app.recordings.link import from_link, to_link
 from d2f import D2FConfig, Trace, load_model
@@ -39,9 +39,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> I
     forget_models()
 
 
+def settings_of_page(pair: str) -> dict[str, Any]:
+    """The settings that the page's form begins with."""
+    pairs = form("mini", HOST, {}, [])["pairs"]
+    return next(each["settings"] for each in pairs if each["name"] == pair)
+
+
 def run(pair: str, prompt: str, past: Any = None) -> tuple[list[dict[str, Any]], Told]:
     """All messages of a race with the page's own settings, and what it keeps of it."""
-    settings = list(page([], HOST).defaults(pair).values())
+    settings = list(settings_of_page(pair).values())
     told = list(tell(prompt, pair, settings, None, HOST, past))
     return [m for each in told for m in each.messages], told[-1]
 
@@ -79,9 +85,7 @@ def test_the_files_at_hand_decide_the_size() -> None:
 def test_the_settings_of_the_paper_are_those_of_the_page() -> None:
     """Table 8: MATH for LLaDA, GSM8K for Dream."""
     for pair, length, shared in (("llada", 512, 32), ("dream-base", 256, 32), ("dream", 256, 32)):
-        own = page([], HOST)
-        values = own.defaults(pair)
-        shown = {name: values[box] for name, box in own.parts.settings.items()}
+        shown = settings_of_page(pair)
         config = D2FConfig(max_new_tokens=length, block_size=shared, tau_add=0.1, tau_conf=0.9)
         assert shown == {name: getattr(config, name) for name in shown}
         assert {"max_new_tokens", "block_size", "tau_add", "tau_conf"} <= shown.keys()
@@ -129,12 +133,12 @@ def test_a_race_and_a_follow_up_are_told_to_their_ends(pair: str) -> None:
     kinds = [message["kind"] for message in messages]
     assert "error" not in kinds and kinds[-1] == "end"
     assert kinds.count("start") == kinds.count("end") == 1
-    assert told.recording is not None and told.conversation is not None
+    assert told.recording is not None
     first = [lane.trace for lane in told.recording.lanes]
-    again, follow = run(pair, NEXT, told.conversation)
+    answers = [lane.get("spoken", lane["text"]) for lane in messages[-1]["lanes"]]
+    again, follow = run(pair, NEXT, Conversation(pair).with_turn(PROMPT, answers))
     assert again[-1]["kind"] == "end" and follow.recording is not None
     second = [lane.trace for lane in follow.recording.lanes]
-    answers = told.conversation.turns[0].answers
     for one, two, answer, lane in zip(first, second, answers, lanes_of(pair), strict=True):
         check_answer(one, lane)
         check_answer(two, lane)

@@ -177,14 +177,13 @@ class Host:
 class Question:
     """What both lanes are asked, after what was said before.
 
-    ``drop_oldest`` lets the oldest turns go where the chat is too long for the models' context.
+    Where the chat is too long for the models' context, its oldest turns go.
     """
 
     pair: Pair
     prompt: str
     config: D2FConfig
     conversation: Conversation
-    drop_oldest: bool = False
 
     @property
     def models(self) -> list[str]:
@@ -350,7 +349,7 @@ def pair_lanes(question: Question, host: Host) -> list[Lane]:
         _decoding(name, decoder, runners.get(decoder), host)
         for name, decoder in zip(question.models, RACING, strict=True)
     ]
-    conversation = _fitting(question, models) if question.drop_oldest else question.conversation
+    conversation = _fitting(question, models)
     lanes: dict[int, Lane] = {}
     # Those of another machine last: their requests go out when nothing here can fail any more.
     for i in sorted(range(len(RACING)), key=lambda i: isinstance(models[i], Server)):

@@ -23,8 +23,8 @@ from ..lanes.runners import RivalPair
 from ..prompts import check_prompt
 from ..race import STOPPED, Race, here
 from ..recordings.limits import check_settings
-from .messages import sound
-from .tell import INTERVALS, REAL_TIME, SETTINGS, SLOW_MOTION, tell
+from .messages import SETTINGS, sound
+from .tell import INTERVALS, REAL_TIME, SLOW_MOTION, tell
 from .visitors import Visitor, Visitors, visitor
 
 CALLERS = 16

@@ -10,23 +10,20 @@ from string import Template
 
 import gradio as gr
 
+from .form import Form
+
 STATIC = Path(__file__).parents[1] / "static"
-SCRIPTS = (
-    "dom.js",
-    "lane.js",
-    "grid.js",
-    "chart.js",
-    "pipeline.js",
-    "player.js",
-    "receive.js",
-    "tour.js",
-)
+# In the order in which they need each other. Those of the chat are not in an exported race.
+BOARD = ("dom.js", "lane.js", "grid.js", "chart.js", "pipeline.js", "player.js")
+CHAT = ("markdown.js", "chats.js", "thread.js", "form.js", "composer.js", "drawer.js", "chat.js")
+LAST = ("receive.js", "tour.js")
+SCRIPTS = (*BOARD, *CHAT, *LAST)
 LANES = (
     {"name": "D2F", "decoder": "d2f", "model": "block diffusion", "title": "Mask grid"},
     {"name": "AR", "decoder": "ar", "model": "one token at a time", "title": "Token grid"},
 )
 # Lines of nothing but a comment: the scripts' types are a third of them, and no browser reads them.
-COMMENTS = re.compile(r"^ *(//.*|/\*\*[\s\S]*?\*/)\n", re.MULTILINE)
+COMMENTS = re.compile(r"^ *(//.*|/\*\*(?:[^*]|\*(?!/))*\*/)\n", re.MULTILINE)
 
 
 def read_static(name: str) -> str:
@@ -34,28 +31,37 @@ def read_static(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def board_markup() -> str:
-    """The board's HTML, both lanes made of one piece of markup."""
+def board_markup(chat: bool = False) -> str:
+    """The board's HTML, both lanes made of one piece of markup; with all of the chat around it."""
     lane = Template(read_static("lane.html"))
     lanes = [
         lane.substitute(words, index=index, grid=words["title"].lower())
         for index, words in enumerate(LANES)
     ]
-    return Template(read_static("board.html")).substitute(first=lanes[0], second=lanes[1])
+    parts = {name: read_static(f"{name}.html") if chat else "" for name in ("composer", "drawers")}
+    bar = Template(read_static("bar.html")).substitute(chosen=read_static("choose.html") * chat)
+    board = Template(read_static("board.html"))
+    return board.substitute(parts, bar=bar, first=lanes[0], second=lanes[1])
 
 
-def board_script() -> str:
-    """The board's scripts as one, in the order in which they need each other."""
-    return COMMENTS.sub("", "".join(read_static(name) for name in SCRIPTS))
+def board_script(chat: bool = False) -> str:
+    """The board's scripts as one, and those of the chat."""
+    names = SCRIPTS if chat else (*BOARD, *LAST)
+    return COMMENTS.sub("", "".join(read_static(name) for name in names))
 
 
 class RaceBoard(gr.HTML):
-    """Two lanes, ratio and chart; ``value`` is one packed JSON string of messages."""
+    """The chat and its board; ``value`` is one packed JSON string of messages.
 
-    def __init__(self) -> None:
+    Its script triggers ``ask`` with a question (:mod:`.asking`), ``halt``, ``draw`` for a fresh
+    problem, and ``link`` with a race.
+    """
+
+    def __init__(self, form: Form) -> None:
         super().__init__(
-            html_template=board_markup(),
-            js_on_load=board_script(),
+            html_template=board_markup(chat=True),
+            js_on_load=board_script(chat=True),
             apply_default_css=False,
             elem_id="board",
+            form=form,
         )

@@ -19,18 +19,18 @@ from d2f.errors import D2FError, InvalidInput
 from d2f.tasks import Problem
 from d2f.text import decoded, new_lines
 
-from ..conversation import Conversation
 from ..lanes.lane import Host
 from ..prompts import MAX_CHARACTERS, random_problem, recognise
 from ..recordings.armour import unmarked
 from ..recordings.link import from_link
 from ..recordings.recording import Recording
 from ..recordings.store import UNKNOWN, Store, StoreError, publish, published
+from .asking import Asking, field, read_asking
 from .charts import TITLES, figures
 from .components import RaceBoard
-from .messages import Message, new_run, pack_messages, pack_now
+from .messages import SETTINGS, Fill, Message, pack_messages, pack_now
 from .quota import Quota
-from .tell import SETTINGS, read_settings, recall, retell, tell
+from .tell import read_settings, retell, tell
 from .visitors import Visitors, visitor
 
 PUBLISHED_AN_HOUR = 20  # by one visitor
@@ -44,17 +44,11 @@ Shown = tuple[list[Message], Recording]  # a race and the messages that replay i
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The components that handlers read and write; ``settings`` by the setting's name."""
+    """The components that handlers read and write; the form is the board's own."""
 
     board: RaceBoard
     recording: gr.State
     problem: gr.State
-    conversation: gr.BrowserState
-    prompt: gr.Textbox
-    follow: gr.Checkbox
-    drop: gr.Checkbox
-    pair: gr.Dropdown
-    settings: dict[str, gr.Number | gr.Dropdown]
     plots: list[gr.Plot]
 
 
@@ -81,50 +75,19 @@ class Page:
 
     # ---- a race
 
-    def run(self, values: Values, request: gr.Request) -> Iterator[Values]:
-        """Runs a race, the visitor's only one, afresh or as a follow-up."""
-        parts = self.parts
-        past = Conversation.from_dict(values[parts.conversation])
-        yield from self._race(values, request, values[parts.prompt], past, values[parts.follow])
-
-    def regenerate(self, values: Values, request: gr.Request) -> Iterator[Values]:
-        """Runs the last turn of the conversation once more, or the prompt if there is none."""
-        parts = self.parts
-        past = Conversation.from_dict(values[parts.conversation])
-        prompt, follow = values[parts.prompt], values[parts.follow]
-        if past and past.turns:
-            prompt, past, follow = past.turns[-1].prompt, past.without_last(), True
-            yield {parts.board: NOTHING, parts.prompt: prompt}
-        yield from self._race(values, request, prompt, past, follow)
-
-    def _race(
-        self,
-        values: Values,
-        request: gr.Request,
-        prompt: str,
-        past: Conversation | None,
-        follow: bool,
-    ) -> Iterator[Values]:
-        parts = self.parts
-        past = past if follow else None
-        found = recognise(self._asked(past, prompt), self._problems(values))
-        settings = [values[box] for box in parts.settings.values()]
-        pair, drop, name = values[parts.pair], values[parts.drop], new_run()
+    def run(self, values: Values, sent: gr.EventData, request: gr.Request) -> Iterator[Values]:
+        """Runs a race, the visitor's only one, afresh or as a conversation goes on."""
+        asking = read_asking(sent._data)
+        found = recognise(_asked(asking), self._problems(values))
         with self.visitors.run(visitor(request)) as stop:
-            run = tell(prompt, pair, settings, found, self.host, past, drop, stop)
+            chosen = asking.pair, asking.settings
+            run = tell(asking.prompt, *chosen, found, self.host, asking.past, stop)
             for number, told in enumerate(run):
-                packed = pack_messages(name, number, told.messages)
-                answer: Values = {parts.board: packed}
+                packed = pack_messages(asking.run, number, told.messages)
+                answer: Values = {self.parts.board: packed}
                 if told.recording:
-                    answer[parts.recording] = told.recording
-                if told.conversation:
-                    answer[parts.conversation] = told.conversation.to_dict()
+                    answer[self.parts.recording] = told.recording
                 yield answer
-
-    @staticmethod
-    def _asked(past: Conversation | None, prompt: str) -> list[str]:
-        earlier = [turn.prompt for turn in past.turns] if past else []
-        return [*earlier, new_lines(prompt or "").strip()]
 
     def _problems(self, values: Values) -> list[Problem]:
         """Problems whose answers are known: the last one drawn, and the examples."""
@@ -141,61 +104,9 @@ class Page:
 
     def draw(self) -> Values:
         """Fills in a fresh random problem."""
-        return self._fill(random_problem())
-
-    def example(self, task: str) -> Callable[[int], Values]:
-        """The handler of a task's examples: fills in the one that was clicked."""
-        return lambda index: self._fill(pick(self.known[task], index))
-
-    def _fill(self, problem: Problem) -> Values:
-        parts = self.parts
-        return {parts.prompt: problem.prompt, parts.problem: problem, parts.follow: False}
-
-    def defaults(self, pair: str) -> Values:
-        """A pair's settings by their boxes."""
-        config = self.host.pair(pair).config
-        return {box: getattr(config, name) for name, box in self.parts.settings.items()}
-
-    # ---- the conversation
-
-    def edit(self, values: Values, request: gr.Request) -> Values:
-        """Takes the last turn back, and its prompt into the box."""
-        self._stop(request)
-        parts = self.parts
-        past = Conversation.from_dict(values[parts.conversation])
-        if not past or not past.turns:
-            raise InvalidInput("There is no prompt to edit yet.")
-        rest = past.without_last()
-        return {
-            parts.prompt: past.turns[-1].prompt,
-            parts.conversation: rest.to_dict(),
-            parts.follow: bool(rest.turns),
-            parts.board: pack_now(recall(rest)),
-        }
-
-    def clear(self, request: gr.Request) -> Values:
-        """Forgets the conversation."""
-        self._stop(request)
-        parts = self.parts
-        # A browser keeps its old value on None.
-        return {
-            parts.conversation: {},
-            parts.follow: False,
-            parts.board: pack_now(recall(None)),
-        }
-
-    def suggest(self, values: Values) -> Values:
-        """Fills in the follow-up that the problem's own conversation goes on with."""
-        parts = self.parts
-        past = Conversation.from_dict(values[parts.conversation])
-        asked = [turn.prompt for turn in past.turns] if past else []
-        found = recognise(asked, self._problems(values)) if asked else None
-        if found is None or found.follow_up is None:
-            raise InvalidInput(
-                "No follow-up is known for this conversation: try another problem, "
-                "or type your own."
-            )
-        return {parts.prompt: found.follow_up, parts.follow: True, parts.board: NOTHING}
+        problem = random_problem()
+        filled: Fill = {"kind": "fill", "prompt": problem.prompt}
+        return self._tell(filled) | {self.parts.problem: problem}
 
     # ---- recorded races
 
@@ -220,9 +131,10 @@ class Page:
         data = Path(path).read_bytes()
         return self._take_board(lambda: Recording.from_json(decoded(data)), request)
 
-    def open_link(self, fragment: str | None, request: gr.Request) -> Values:
-        """The link that the address of the open page was given."""
-        link = unmarked(fragment or "")
+    def open_link(self, sent: gr.EventData, request: gr.Request) -> Values:
+        """The link of a turn, or one that the address of the open page was given."""
+        fragment = field(sent._data, "link")
+        link = unmarked(fragment) if isinstance(fragment, str) else None
         if link is None:
             return {self.parts.board: NOTHING}
         return self._take_board(lambda: from_link(link), request)
@@ -254,8 +166,8 @@ class Page:
 
     # ---- the first sight
 
-    def open(self, fragment: str | None, saved: Any, request: gr.Request) -> Values:
-        """What a visitor sees first: a linked race, their conversation, or a recorded race."""
+    def open(self, fragment: str | None, request: gr.Request) -> Values:
+        """What a visitor sees first: a linked race, a filled form, or a recorded race."""
         query = dict(request.query_params)
         try:
             linked = self._linked(fragment, query)
@@ -264,20 +176,11 @@ class Page:
             filled = self._prefilled(query)
         except D2FError as error:
             return self._tell({"kind": "error", "text": str(error)}, opening=True)
-        past = Conversation.from_dict(saved)
-        if past and past.turns and past.pair in self.host.pairs and not _asks(query):
-            return self._recall(past)
+        if filled is not None:
+            return self._tell(filled, opening=True)
         if not self.recordings:
-            return filled | {self.parts.board: pack_now([], opening=True)}
-        return filled | self._show(*self.recordings[0], opening=True)
-
-    def _recall(self, past: Conversation) -> Values:
-        """A conversation that the visitor left, with the pair it was held with."""
-        parts = self.parts
-        told = {parts.board: pack_now(recall(past), opening=True), parts.follow: True}
-        if past.pair == self.pair:
-            return told
-        return told | {parts.pair: past.pair, **self.defaults(past.pair)}
+            return {self.parts.board: pack_now([], opening=True)}
+        return self._show(*self.recordings[0], opening=True)
 
     def _linked(self, fragment: str | None, query: dict[str, str]) -> Recording | None:
         """The race that the address holds or names; a :class:`D2FError` if it does not open."""
@@ -290,13 +193,14 @@ class Page:
             raise StoreError(UNKNOWN)
         return published(self.store, query["race"])
 
-    def _prefilled(self, query: dict[str, str]) -> Values:
-        """Values of prompt, pair and settings asked for by the address.
+    def _prefilled(self, query: dict[str, str]) -> Fill | None:
+        """Prompt, pair and settings asked for by the address; None if it asks for none.
 
         Raises:
             InvalidInput: it asks for what cannot be.
         """
-        parts = self.parts
+        if query.keys().isdisjoint(("prompt", "pair", *SETTINGS)):
+            return None
         try:
             chosen = self.host.pair(query.get("pair", self.pair))
             values = [
@@ -306,12 +210,11 @@ class Page:
             read_settings(chosen, values)
         except D2FError as error:
             raise InvalidInput(f"This link contains an invalid setting: {error}") from error
-        if not _asks(query):
-            return {}
-        filled: Values = {parts.pair: chosen.name}
+        settings = dict(zip(SETTINGS, values, strict=True))
+        filled: Fill = {"kind": "fill", "pair": chosen.name, "settings": settings}
         if "prompt" in query:
-            filled[parts.prompt] = new_lines(query["prompt"])[:MAX_CHARACTERS]
-        return filled | dict(zip(parts.settings.values(), values, strict=True))
+            filled["prompt"] = new_lines(query["prompt"])[:MAX_CHARACTERS]
+        return filled
 
     # ---- words
 
@@ -336,9 +239,10 @@ def pick(choices: Sequence[Choice], index: int) -> Choice:
     return choices[index]
 
 
-def _asks(query: dict[str, str]) -> bool:
-    """Whether an address asks for a fresh start with values of its own."""
-    return not query.keys().isdisjoint(("prompt", "pair", *SETTINGS))
+def _asked(asking: Asking) -> list[str]:
+    """The prompts of a conversation, the new one last."""
+    earlier = [turn.prompt for turn in asking.past.turns] if asking.past else []
+    return [*earlier, new_lines(asking.prompt).strip()]
 
 
 def _typed(name: str, text: str) -> float | str | None:

@@ -17,6 +17,22 @@ from d2f.strict_json import to_json
 from ..characters import whole
 
 FORCED, STOP = 1, 2  # flags of a committed token
+# The decoders' settings that a visitor may choose.
+SETTINGS = (
+    "max_new_tokens",
+    "block_size",
+    "tau_add",
+    "tau_act",
+    "tau_conf",
+    "max_active_blocks",
+    "temperature",
+    "seed",
+    "rule",
+    "max_entropy",
+    "entropy_bound",
+    "max_kl",
+    "stable_steps",
+)
 
 BlockState = Literal["semi_activated", "fully_activated", "completed", "cached"]
 # Position, text, confidence in [0, 1], flags.
@@ -31,8 +47,8 @@ class LaneStart(TypedDict):
     """A lane before its first event. ``capacity`` and ``block`` are lengths in tokens.
 
     ``shared``: as many of the prompt's tokens stand in the block that the answer begins in.
-    ``confidences``: whether they are known. ``chat``: prompts and answers in turn, the last prompt
-    included.
+    ``confidences``: whether they are known. ``settings``: those of its decoder by name. ``chat``:
+    prompts and answers in turn, the last prompt included.
     """
 
     name: str
@@ -42,6 +58,7 @@ class LaneStart(TypedDict):
     block: int
     shared: NotRequired[int]
     confidences: bool
+    settings: dict[str, float | str | None]
     chat: list[str]
 
 
@@ -115,11 +132,13 @@ class Metrics(TypedDict):
 class LaneEnd(TypedDict):
     """A finished lane and its readable answer.
 
-    ``start`` and ``steps``: the run as it was counted in the end, where that is not how it came.
+    ``spoken``: the answer without what the model thought aloud before, where it did. ``start`` and
+    ``steps``: the run as it was counted in the end, where that is not how it came.
     """
 
     metrics: Metrics
     text: str
+    spoken: NotRequired[str]
     start: NotRequired[LaneStart]
     steps: NotRequired[list[Step]]
 
@@ -132,13 +151,17 @@ class Link(TypedDict):
 
 
 class End(TypedDict):
-    """A race is over: the result in a sentence, and what it was measured on."""
+    """A race is over: the result in a sentence, and what it was measured on.
+
+    ``follow_up``: a prompt that goes on from here, where the page knows one.
+    """
 
     kind: Literal["end"]
     lanes: list[LaneEnd]
     summary: str
     note: str
     link: Link
+    follow_up: NotRequired[str]
 
 
 class Failure(TypedDict):
@@ -149,12 +172,13 @@ class Failure(TypedDict):
     over: NotRequired[bool]
 
 
-class Recall(TypedDict):
-    """A conversation without a run: each lane's, prompts and answers in turn."""
+class Fill(TypedDict):
+    """Values for the form: a prompt, a model pair, settings by name."""
 
-    kind: Literal["recall"]
-    chats: list[list[str]]
-    text: str
+    kind: Literal["fill"]
+    prompt: NotRequired[str]
+    pair: NotRequired[str]
+    settings: NotRequired[dict[str, float | str | None]]
 
 
 class Download(TypedDict):
@@ -173,7 +197,7 @@ class Published(TypedDict):
     prompt: str
 
 
-Message = Start | Step | Clock | Status | Stopped | End | Failure | Recall | Download | Published
+Message = Start | Step | Clock | Status | Stopped | End | Failure | Fill | Download | Published
 
 
 class Pack(TypedDict):

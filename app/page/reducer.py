@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-from d2f.config import D2FConfig
+from d2f.config import D2FConfig, DecodeConfig
 from d2f.events import CLIENT, DECODER, BlockView, Commit, StepEvent, Trace, TraceHeader
 from d2f.policy.pipelined import grid_start
 from d2f.shape import not_for_racing
 
 from .messages import (
     FORCED,
+    SETTINGS,
     STOP,
     BlockRow,
     BlockState,
@@ -62,6 +63,7 @@ class LaneBoard:
             "capacity": config.max_new_tokens,
             "block": getattr(config, "block_size", None) or AR_ROW,
             "confidences": self.header.clock == DECODER,
+            "settings": _shown(config),
             "chat": self.chat,
         }
         if isinstance(config, D2FConfig):
@@ -104,6 +106,11 @@ class LaneBoard:
         while not self._stopped and self._tokens in self._canvas:
             self._stopped = self._canvas[self._tokens] in self.header.stop_ids
             self._tokens += 1
+
+
+def _shown(config: DecodeConfig) -> dict[str, float | str | None]:
+    """The settings of a lane's decoder, those of the page."""
+    return {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
 
 
 def final(trace: Trace) -> LaneEnd:

@@ -23,41 +23,21 @@ from ..recordings.limits import MAX_VERDICT, check_settings
 from ..recordings.link import to_link
 from ..recordings.recording import Recording, record, replay_lane
 from ..recordings.refusals import RecordingError, require
-from .messages import Clock, End, Link, Message, Start
+from .messages import SETTINGS, Clock, End, Link, Message, Start
 from .reducer import LaneBoard, final, machine, place, speeds
 
-SETTINGS = (
-    "max_new_tokens",
-    "block_size",
-    "tau_add",
-    "tau_act",
-    "tau_conf",
-    "max_active_blocks",
-    "temperature",
-    "seed",
-    "rule",
-    "max_entropy",
-    "entropy_bound",
-    "max_kl",
-    "stable_steps",
-)
 SLOW_MOTION, REAL_TIME = 0.1, 1.0
 # Seconds for which a batch is gathered. Telling and showing take time from models that share the
 # machine with the server or the browser. In slow motion the board has events to show until the next
 # ones come, and the first come when D2F is done with most answers of the embedded models.
 INTERVALS = {SLOW_MOTION: 1 / 4, REAL_TIME: INTERVAL}
-CLEARED = "Cleared. Pick an example or type a question, then run the race."
 
 
 @dataclass(frozen=True)
 class Told:
-    """Messages for the board, and what the page keeps beside them.
-
-    ``conversation`` and ``recording`` are there once a run has finished.
-    """
+    """Messages for the board, and the recording once a run has finished."""
 
     messages: list[Message]
-    conversation: Conversation | None = None
     recording: Recording | None = None
 
 
@@ -68,12 +48,11 @@ def tell(
     known: Known | None,
     host: Host,
     past: Conversation | None = None,
-    drop_oldest: bool = False,
     stop: Event | None = None,
 ) -> Iterator[Told]:
     """One run, message by message, until it is over or ``stop`` is set, or an error in words."""
     try:
-        question = ask(prompt, pair, settings, host, past, drop_oldest)
+        question = ask(prompt, pair, settings, host, past)
         prepare = partial(host.elsewhere or here(pair_lanes), question, host)
         # A lane elsewhere takes its time as it is.
         slow = host.engine.device == "cpu" and not isinstance(question.pair, RivalPair)
@@ -83,22 +62,23 @@ def tell(
             if race.phase == STOPPED:
                 yield Told([{"kind": "stopped"}])
             else:
-                past = _told_before(question, race.lanes)
-                judged = judge(known, question.pair, race.lanes)
-                recording = record(question.prompt, race.lanes, judged, past.turns)
-                after = _after(past, question.prompt, race.lanes)
-                last = _with_counted(end(recording), recording, race.lanes)
-                yield Told([last], after, recording)
+                yield _over(question, known, race.lanes)
     except Exception as error:
         yield Told([{"kind": "error", "text": words(error)}])
 
 
-def recall(past: Conversation | None) -> list[Message]:
-    """Shows a conversation without a run; None: it was cleared."""
-    turns = past.turns if past else ()
-    chats = [[text for t in turns for text in (t.prompt, t.answers[lane])] for lane in range(2)]
-    text = "Your conversation is still here. Follow up on it, or ask anew." if turns else CLEARED
-    return [{"kind": "recall", "chats": chats, "text": text}]
+def _over(question: Question, known: Known | None, lanes: Sequence[Lane]) -> Told:
+    """The end of a run that was not stopped."""
+    past = _told_before(question, lanes)
+    judged = judge(known, question.pair, lanes)
+    recording = record(question.prompt, lanes, judged, past.turns)
+    last = _with_counted(end(recording), recording, lanes)
+    for told, lane in zip(last["lanes"], lanes, strict=True):
+        if lane.answer != told["text"]:
+            told["spoken"] = lane.answer
+    if known and known.follow_up:
+        last["follow_up"] = known.follow_up
+    return Told([last], recording)
 
 
 def retell(recording: Recording, trusted: bool = False) -> list[Message]:
@@ -134,7 +114,6 @@ def ask(
     settings: Sequence[Any],
     host: Host,
     past: Conversation | None,
-    drop_oldest: bool,
 ) -> Question:
     """A question that can be run, or ``ValueError`` saying which input is wrong."""
     past = past if past and past.turns else None
@@ -142,12 +121,12 @@ def ask(
     chosen = host.pair(pair)
     if past is not None and past.pair != pair:
         raise InvalidInput(
-            "This conversation was held with other models. Clear it, or choose them again."
+            "This conversation was held with other models. Choose them again, or begin a new chat."
         )
     config = read_settings(chosen, settings)
     if host.engine.fused:
         check_compiled(chosen.config, config)
-    return Question(chosen, text, config, past or Conversation(pair), drop_oldest)
+    return Question(chosen, text, config, past or Conversation(pair))
 
 
 def check_compiled(default: D2FConfig, config: D2FConfig) -> None:
@@ -263,13 +242,3 @@ def _link(recording: Recording) -> Link:
 def _told_before(question: Question, lanes: Sequence[Lane]) -> Conversation:
     """The conversation as the lanes were told it, without turns that were dropped for room."""
     return question.conversation.latest(len(lanes[0].chat) // 2)
-
-
-def _after(past: Conversation, prompt: str, lanes: Sequence[Lane]) -> Conversation | None:
-    """The conversation with this turn.
-
-    None when a lane broke off: half an answer is nothing to follow up on.
-    """
-    if any(lane.failure for lane in lanes):
-        return None
-    return past.with_turn(prompt, [lane.answer for lane in lanes])

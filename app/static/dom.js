@@ -1,8 +1,8 @@
 // @ts-check
 // Small helpers of all scripts: elements, texts, the clipboard.
 //
-// First of the scripts that app/components.py joins into one. Gradio runs that once with `element`,
-// `props` and `watch`. Whatever a model wrote is set with textContent only.
+// First of the scripts that app/page/components.py joins into one. Gradio runs that once with
+// `element`, `props`, `trigger` and `watch`. Whatever a model wrote is set with textContent only.
 
 /**
  * An element of the board's own markup, which has it.
@@ -30,6 +30,58 @@ function make(tag, className = '', text = '') {
 /** @param {Element} node @param {string} text */
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * What the chat around the board does when something happens on it; an exported race has none.
+ * @type {Hooks}
+ */
+const hooks = {
+  opened: () => false,
+  begun() {},
+  ended() {},
+  settled() {},
+  halted() {},
+  failed() {},
+  busy() {},
+  fill() {},
+  link() {},
+  rendered: (text) => [document.createTextNode(text)],
+};
+
+/**
+ * A turn of a conversation in one line, which opens.
+ * @param {string} prompt
+ * @param {string} told beside it
+ * @param {() => Node[]} body what is in it, made when it is first opened
+ */
+function folded(prompt, told, body) {
+  const turn = make('details', 'turn');
+  const line = make('summary');
+  const words = make('span', 'turn-prompt', prompt);
+  words.dir = 'auto';
+  line.append(words, make('span', 'turn-told', told));
+  turn.append(line);
+  turn.addEventListener('toggle', () => turn.append(...body()), { once: true });
+  return turn;
+}
+
+// Python without marks around it, and rows of digits: their columns stand under each other.
+const MONO =
+  /^(def|class|import|from|for|while|if|return|print)\b.*[:(]|^( {2,}|\t)\S|^[\d_]{3,}$/m;
+
+/**
+ * What was asked and what was answered, under each other.
+ * @param {string} prompt
+ * @param {string} text
+ */
+function said(prompt, text) {
+  const asked = make('p', 'said user', prompt);
+  const answer = make('div', 'said model');
+  asked.dir = answer.dir = 'auto';
+  answer.append(...hooks.rendered(text));
+  answer.classList.toggle('mono', MONO.test(text));
+  return [asked, answer];
 }
 
 // ---- formatting ---------------------------------------------------------------------------

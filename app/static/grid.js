@@ -12,6 +12,7 @@ const PAD = 2;
 const CORNER = 4;
 const NUMBER = 24;
 const STATE = 82;
+const NARROW = 430; // a phone: fewer cells in a line, so that they can be read
 const INKS = ['page', 'panel', 'line', 'ink', 'muted', 'dot', 'accent', 'accent-ink', 'tint', 'on'];
 /** @type {Record<RowState, { word: string, ink: string, dash?: number[] }>} */
 const STATES = {
@@ -225,12 +226,12 @@ class Grid {
 
   rule() {
     const { start, diffusion } = this.lane;
-    const narrow = this.width <= 350;
-    this.columns = Math.min(start.block, COLUMNS);
+    const narrow = this.width <= NARROW;
+    this.columns = Math.min(start.block, narrow ? COLUMNS / 2 : COLUMNS);
     const lines = Math.ceil(start.block / this.columns);
     this.tall = lines * CELL + (lines - 1) * GAP + 2 * (EDGE + PAD);
     this.pitch = this.tall + GAP;
-    this.left = (narrow ? NUMBER - 6 : NUMBER) + (diffusion ? (narrow ? STATE - 8 : STATE) : 0);
+    this.left = NUMBER + (diffusion && !narrow ? STATE : 0); // else the frame alone tells the state
     this.inner = this.left + EDGE + PAD;
     const room = this.width - this.inner - EDGE - PAD - (this.columns - 1) * GAP;
     this.wide = Math.max(1, room / this.columns);
@@ -325,7 +326,7 @@ class Grid {
     pen.textAlign = 'left';
     pen.fillText(String(row + 1), 0, y + this.tall / 2);
     if (lane.diffusion) {
-      pen.fillText(STATES[state].word, NUMBER, y + this.tall / 2);
+      if (left > NUMBER) pen.fillText(STATES[state].word, NUMBER, y + this.tall / 2);
       brush.frame(pen, left, y, this.width - left, this.tall, state);
     }
     const from = row * lane.start.block - lane.shared;

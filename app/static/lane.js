@@ -48,6 +48,8 @@ class Lane {
   unsaid; // commits that the answer does not show yet
   /** @type {number} */
   reserved;
+  /** @type {string|null} */
+  text; // the whole answer, once it is there
 
   /** @param {HTMLElement} section */
   constructor(section) {
@@ -57,11 +59,18 @@ class Lane {
     this.sheet = new Grid(this, this.grid);
     this.talk = find('.talk', section);
     this.history = find('.history', section);
+    this.now = find('.now', section);
+    this.asked = find('.said', this.now);
     this.answer = find('.answer', section);
+    this.told = find('.told', section);
+    this.later = find('.later', section);
+    this.tab = find(`[data-tab="${section.dataset.lane}"]`);
     find('.copy', section).addEventListener('click', () =>
       // biome-ignore lint/performance/useDomNodeTextContent: copied as it is seen
-      copy(this.answer.innerText, 'The answer'),
+      copy(this.text ?? this.answer.innerText, 'The answer'),
     );
+    this.held = true;
+    this.talk.addEventListener('scroll', () => this.hold(), { passive: true });
     this.inspector = find('.inspect', section);
     this.hint = this.inspector.textContent;
     this.state = find('.lane-state', section);
@@ -85,8 +94,10 @@ class Lane {
       capacity: IDLE_CAPACITY,
       block: COLUMNS,
       confidences: true,
+      settings: {},
       chat: [],
     });
+    this.now.hidden = true;
     this.setState('ready');
   }
 
@@ -107,13 +118,30 @@ class Lane {
   }
 
   /**
-   * What was said before this answer: prompts and answers in turn.
+   * What was said before this answer, prompts and answers in turn, and what is answered.
    * @param {string[]} chat
    */
   recall(chat) {
-    this.history.replaceChildren(
-      ...chat.map((text, i) => make('p', `said ${i % 2 ? 'model' : 'user'}`, text)),
-    );
+    const turns = Array.from({ length: chat.length >> 1 }, (_, i) => {
+      const [prompt, text] = chat.slice(2 * i, 2 * i + 2);
+      return folded(prompt, '', () => said(prompt, text));
+    });
+    this.history.replaceChildren(...turns);
+    this.later.replaceChildren();
+    this.now.hidden = false;
+    setText(this.asked, chat[chat.length - 1] ?? '');
+    this.held = true;
+  }
+
+  // Whether the end of the talk is in sight, and is to stay there.
+  hold() {
+    const { scrollHeight, scrollTop, clientHeight } = this.talk;
+    this.held = scrollHeight - scrollTop - clientHeight < 40;
+  }
+
+  // The newest words stay in sight, unless the visitor looks at older ones.
+  scroll() {
+    if (this.held && !this.later.firstChild) this.talk.scrollTop = this.talk.scrollHeight;
   }
 
   // Back to before the first event; what has arrived is kept.
@@ -131,9 +159,11 @@ class Lane {
     this.spans = [];
     this.holes = [];
     this.unsaid = [];
+    this.text = null;
+    this.answer.className = 'answer';
     this.answer.replaceChildren();
     this.sheet.begin();
-    for (const node of Object.values(this.figures)) setText(node, '–');
+    for (const node of [...Object.values(this.figures), this.tab]) setText(node, '–');
     this.inspect(null);
     this.setState('waiting');
   }
@@ -292,6 +322,7 @@ class Lane {
     this.unsaid = [];
     this.reserve(this.reserved);
     for (const span of this.holes.slice(this.stopAt)) span.hidden = true;
+    this.answer.classList.toggle('mono', MONO.test(this.answer.textContent));
   }
 
   /** @param {number} until */
@@ -353,6 +384,7 @@ class Lane {
       setText(this.figures[name], FIGURES[name](value));
       this.figures[name].dataset.value = String(value);
     }
+    setText(this.tab, rate(values.tps));
   }
 
   // The newest token stays in sight.
@@ -362,7 +394,7 @@ class Lane {
   }
 
   /**
-   * The tokenizer's own reading of the whole answer, where single tokens read differently.
+   * The tokenizer's own reading of the whole answer, as it is to be read.
    * @param {LaneEnd} final
    */
   settle(final) {
@@ -370,8 +402,9 @@ class Lane {
     this.sheet.draw();
     this.drawFigures(final.metrics);
     this.drawAnswer();
-    for (const span of this.holes.slice(this.stopAt)) span.remove();
-    if (this.answer.textContent !== final.text) setText(this.answer, final.text);
+    this.text = final.text;
+    this.answer.replaceChildren(...hooks.rendered(final.text));
+    this.answer.classList.toggle('mono', MONO.test(final.text));
     if (final.metrics.finish_reason === null) this.setState('broken off');
   }
 
@@ -388,7 +421,7 @@ class Lane {
     if (!(event.key in ARROWS)) return;
     event.preventDefault();
     const [rows, columns] = ARROWS[event.key];
-    const to = (this.cursor ?? 0) + rows * Math.min(this.start.block, COLUMNS) + columns;
+    const to = (this.cursor ?? 0) + rows * this.sheet.columns + columns;
     if (to >= 0 && to < this.cells.length) this.moveTo(to);
   }
 

@@ -20,6 +20,7 @@
  * @property {number} block
  * @property {number} [shared] of the prompt's tokens, with the block that the answer begins in
  * @property {boolean} confidences
+ * @property {Record<string, number|string|null>} settings
  * @property {string[]} chat
  */
 
@@ -81,6 +82,7 @@
  * @typedef {object} LaneEnd
  * @property {Metrics} metrics
  * @property {string} text
+ * @property {string} [spoken]
  * @property {LaneStart} [start]
  * @property {Step[]} [steps]
  */
@@ -98,6 +100,7 @@
  * @property {string} summary
  * @property {string} note
  * @property {Link} link
+ * @property {string} [follow_up]
  */
 
 /**
@@ -108,10 +111,11 @@
  */
 
 /**
- * @typedef {object} Recall
- * @property {'recall'} kind
- * @property {string[][]} chats
- * @property {string} text
+ * @typedef {object} Fill
+ * @property {'fill'} kind
+ * @property {string} [prompt]
+ * @property {string} [pair]
+ * @property {Record<string, number|string|null>} [settings]
  */
 
 /**
@@ -128,7 +132,7 @@
  * @property {string} prompt
  */
 
-/** @typedef {Start|Step|Clock|Status|Stopped|End|Failure|Recall|Download|Published} Message */
+/** @typedef {Start|Step|Clock|Status|Stopped|End|Failure|Fill|Download|Published} Message */
 
 /**
  * @typedef {object} Pack

@@ -1,7 +1,7 @@
 // @ts-check
 // ---- the player ---------------------------------------------------------------------------
 //
-// Plays the events of both lanes on one clock. `props.value` is a packed JSON string (app/run.py).
+// Plays the events of both lanes on one clock. `props.value` is a packed JSON string (app/page/tell.py).
 // A live event is shown when the clock reaches its time, never before it has arrived; afterwards
 // the same events can be played again, scrubbed and stepped through. Figures are those of the
 // events shown.
@@ -11,11 +11,12 @@
 const PAINT_MS = 30;
 const WHOLE = 3;
 const CALM_PAINT_MS = 1000;
-// A live race's events come in batches (app/run.py). What has arrived is shown over so many seconds,
+// A live race's events come in batches (app/page/tell.py). What has arrived is shown over so many seconds,
 // where the chosen speed would show it in less and then wait for the next batch.
 const SPREAD = 0.25;
 /** @type {NodeListOf<HTMLElement>} */
 const sections = root.querySelectorAll('.lane');
+const arena = find('.arena');
 const lanes = [...sections].map((section) => new Lane(section));
 const calm = window.matchMedia('(prefers-reduced-motion: reduce)');
 /** @type {NodeListOf<HTMLInputElement>} */
@@ -89,8 +90,8 @@ function setMode(state, { live = player.live, playing = false } = {}) {
   Object.assign(player, { live, playing });
   if (player.unpainted) paint();
   root.dataset.state = state;
-  find('.arena').setAttribute('aria-busy', String(live));
-  setButtons(running());
+  arena.setAttribute('aria-busy', String(live));
+  hooks.busy(running());
   drawTransport();
 }
 
@@ -100,36 +101,22 @@ function setMode(state, { live = player.live, playing = false } = {}) {
  */
 const outside = (id) => /** @type {HTMLButtonElement|null} */ (document.getElementById(id));
 
-/**
- * Run and Stop follow what is playing here, not only what is computing.
- * @param {boolean} live
- */
-function setButtons(live) {
-  const [run, stop] = ['run', 'stop'].map(outside);
-  if (!run || !stop) return;
-  const at = document.activeElement; // a disabled button would drop the keyboard's place
-  run.disabled = live;
-  stop.disabled = !live;
-  if (at === run && live) stop.focus();
-  if (at === stop && !live) run.focus();
-}
-
 /** @returns {HTMLInputElement} */
 const chosenSpeed = () => find('[name=speed]:checked');
 const speed = () => Number(chosenSpeed().value);
 
-function noteSpeed() {
+function paceInWords() {
   const chosen = chosenSpeed();
   const label = chosen.parentElement?.textContent.trim();
-  setText(
-    find('.playback-note'),
-    calm.matches
-      ? 'Reduced motion: results appear as they are computed.'
-      : chosen.value === '1'
-        ? 'Real time, as it was measured.'
-        : `${speed() < 1 ? 'Slow motion' : 'Fast motion'} ${label}, the same for both ` +
-          'lanes. The figures are the real, measured ones.',
-  );
+  if (calm.matches) return 'Reduced motion: results appear as they are computed.';
+  if (chosen.value === '1') return 'Real time, as it was measured.';
+  const motion = speed() < 1 ? 'Slow motion' : 'Fast motion';
+  return `${motion} ${label}, the same for both lanes. The figures are the real, measured ones.`;
+}
+
+function noteSpeed() {
+  setText(find('.playback-note'), paceInWords());
+  if (player.live && !player.refused) note(paceInWords());
 }
 
 // ---- the clock
@@ -193,6 +180,8 @@ function arrive() {
     return;
   }
   for (const [i, lane] of lanes.entries()) lane.settle(end.lanes[i]);
+  hooks.settled();
+  for (const lane of lanes) lane.scroll();
   const whole = end.lanes.every((lane) => lane.metrics.finish_reason !== null);
   drawRatio(end.lanes.map((lane) => (whole ? lane.metrics.tokens_per_second : 0)));
   say(end.summary, 'summary', end.note);
@@ -244,7 +233,7 @@ function paint(whole = true) {
   chart.draw();
   pipeline.draw();
   // Last: what it reads makes the browser lay the page out.
-  for (const { talk } of moved) talk.scrollTop = talk.scrollHeight;
+  for (const lane of moved) lane.scroll();
 }
 
 // Everything drawn on a canvas, in the colours of the page as it is now.
@@ -272,10 +261,6 @@ function drawRatio([first, second]) {
   const ratio = first && second ? first / second : null;
   setText(find('.ratio'), ratio ? `${ratio.toFixed(2)}×` : '–');
   find('.ratio').dataset.value = String(ratio ?? '');
-  setText(
-    find('.absolutes'),
-    ratio ? `${rate(first)} against ${rate(second)} tokens/s` : 'D2F’s tokens/s over AR’s',
-  );
 }
 
 function drawTransport() {
@@ -318,12 +303,25 @@ transport.scrub.addEventListener('keydown', (event) => {
 });
 document.addEventListener('click', ({ target }) => {
   if (!(target instanceof Element)) return;
-  if (target.closest('#stop')) halt();
   if (target.closest('#copy-link')) copyLink();
 });
 window.addEventListener('hashchange', () => {
-  if (/^#race(=|%)/i.test(location.hash)) outside('opener')?.click();
+  if (/^#race(=|%)/i.test(location.hash)) hooks.link(location.hash.slice(1));
 });
+// On a phone the lanes lie beside each other, and one of them is in sight.
+/** @type {NodeListOf<HTMLButtonElement>} */
+const tabs = root.querySelectorAll('.tabs button');
+for (const [i, tab] of tabs.entries()) {
+  tab.addEventListener('click', () => sections[i].scrollIntoView({ block: 'nearest' }));
+}
+arena.addEventListener(
+  'scroll',
+  () => {
+    const seen = Math.round(arena.scrollLeft / arena.clientWidth);
+    for (const [i, tab] of tabs.entries()) tab.setAttribute('aria-pressed', String(i === seen));
+  },
+  { passive: true },
+);
 new ResizeObserver(() => pipeline.measure()).observe(pipeline.pen.canvas);
 const dresser = new MutationObserver(dress);
 for (const node of [document.documentElement, document.body]) {

@@ -5,7 +5,7 @@
 // the board with what `props.value` holds by then.
 
 const INSTEAD = 'Publish can give it a short one.';
-const TAKES_BOARD = ['start', 'recall', 'status'];
+const TAKES_BOARD = ['start', 'status'];
 const SILENCE_MS = 30_000; // a run says at least once a second that it lives
 
 /** @param {Start} message */
@@ -23,7 +23,8 @@ function begin(message) {
   drawRatio([0, 0]);
   chart.begin();
   const which = turn > 1 ? `, turn ${turn} of a conversation` : '';
-  say(recorded ? `A recorded race${which}.` : 'The race is on.');
+  say(recorded ? `A recorded race${which}.` : 'The race is on.', 'plain', paceInWords());
+  hooks.begun(message);
   play('racing');
 }
 
@@ -33,8 +34,9 @@ function halt() {
   over.add(player.run);
   player.pending = false;
   if (!player.live) {
-    setButtons(false);
+    hooks.busy(false);
     say('Stopped before it began.');
+    hooks.halted();
     return;
   }
   player.end = null;
@@ -46,6 +48,7 @@ function halt() {
   player.clock = Math.min(player.clock, duration());
   say('Stopped. What had been decided stays on the board.');
   setMode('stopped', { live: false });
+  hooks.halted();
 }
 
 /**
@@ -53,26 +56,29 @@ function halt() {
  * @param {string} text
  */
 function fail(text) {
+  hooks.failed();
   if (running()) halt();
-  setButtons(false);
+  hooks.busy(false);
   refuse(text);
 }
 
 /**
- * A conversation without a run: after a reload, an edit, or when it was cleared.
- * @param {Recall} message
+ * No race is on the board.
+ * @param {string} text
  */
-function recall(message) {
-  for (const [i, lane] of lanes.entries()) {
-    lane.begin({ ...lane.start, chat: message.chats[i] });
+function clear(text) {
+  over.add(player.run);
+  for (const lane of lanes) {
+    lane.begin({ ...lane.start, chat: [] });
+    lane.now.hidden = true;
     lane.setState('ready');
-    lane.talk.scrollTop = lane.talk.scrollHeight;
   }
-  Object.assign(player, { clock: 0, end: null, pending: false });
+  Object.assign(player, { run: 'none', clock: 0, end: null, pending: false });
+  Object.assign(player, { recorded: false, refused: null });
   drawRatio([0, 0]);
   chart.begin();
   pipeline.draw();
-  say(message.text);
+  say(text);
   setMode('idle', { live: false });
 }
 
@@ -85,8 +91,8 @@ function save(message) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-function copyLink() {
-  const link = player.end?.link;
+/** @param {Link} [link] */
+function copyLink(link = player.end?.link) {
   if (!link) note('There is no finished race to link to yet.');
   else if (link.refused) note(`${link.refused} ${outside('publish') ? INSTEAD : ''}`);
   else {
@@ -113,7 +119,7 @@ function showPublished({ id, prompt }) {
 
 /** @type {{ [K in Message['kind']]: (message: Extract<Message, { kind: K }>, own: boolean) => void }} */
 const KINDS = {
-  recall,
+  fill: (message) => hooks.fill(message),
   published: showPublished,
   file: save,
   start: begin,
@@ -122,7 +128,7 @@ const KINDS = {
   status: (message) => {
     player.pending = true;
     say(message.text);
-    setButtons(true);
+    hooks.busy(true);
   },
   stopped: halt,
   end: (message) => {
@@ -133,6 +139,7 @@ const KINDS = {
       player.unpainted = true;
     }
     if (document.querySelector('#charts > button.open')) outside('redraw')?.click();
+    hooks.ended(message);
   },
   // `over`: it ended the run on the board, which could not say so itself.
   error: (message, own) => {
@@ -157,7 +164,8 @@ function take(packed) {
   const { run, seq, messages, opening } = JSON.parse(packed);
   player.heard = performance.now();
   if (over.has(run) || (run === player.run && seq <= player.seq)) return;
-  if (opening && player.run) return; // the visitor was quicker than the page's first answer
+  // The visitor was quicker than the page's first answer, or goes on where they were.
+  if (opening && (hooks.opened() || player.run)) return;
   const takes = messages.some(({ kind }) => TAKES_BOARD.includes(kind));
   if (run !== player.run && (takes || !(player.live || player.pending))) {
     over.add(player.run);

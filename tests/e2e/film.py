@@ -20,7 +20,7 @@ SIZE = {"width": 1280, "height": 900}
 
 def pictures(page: Page) -> list[Image.Image]:
     """The two lanes and the score at every twelfth of a second of slow motion."""
-    scrub, stage = page.get_by_role("slider", name="Time"), page.locator(".arena")
+    scrub, stage = page.get_by_role("slider", name="Time"), page.locator(".screen")
     seconds = float(scrub.get_attribute("max") or 0)
     count = round(seconds * SLOW_MOTION * FRAMES_A_SECOND)
     frames = []

@@ -91,7 +91,7 @@ def opened(browser: Browser, url: str, speed: str) -> Page:
 
 def ask(page: Page, prompt: str) -> None:
     page.get_by_label("Prompt").fill(prompt)
-    page.get_by_role("button", name="Run the race").click()
+    page.keyboard.press("Enter")
 
 
 def finished(page: Page) -> None:

@@ -33,7 +33,44 @@ def lane(page: Page, index: int) -> Locator:
 
 def ask(page: Page, prompt: str) -> None:
     page.get_by_label("Prompt").fill(prompt)
-    page.get_by_role("button", name="Run the race").click()
+    page.keyboard.press("Enter")
+
+
+def expect_ready(page: Page) -> None:
+    """The composer can send, and there is nothing to stop."""
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+
+
+def answer(page: Page, index: int) -> str:
+    """The lane's whole answer, as it is copied."""
+    return lane(page, index).evaluate("node => node.lane.text")
+
+
+def now(page: Page, index: int) -> Locator:
+    """The prompt of the turn on the board."""
+    return lane(page, index).locator(".now .said.user")
+
+
+def ask_twice(page: Page) -> None:
+    """A question and a follow-up, both answered."""
+    ask(page, "First question.")
+    expect_state(page, "finished")
+    ask(page, "Second question.")
+    expect(now(page, 0)).to_have_text("Second question.")
+    expect_state(page, "finished")
+
+
+def turn(page: Page, index: int, number: int) -> Locator:
+    """An earlier or later turn of a chat, which is folded at first."""
+    return lane(page, index).locator(f"details[data-turn='{number}']")
+
+
+def unfold(page: Page, index: int, number: int) -> Locator:
+    found = turn(page, index, number)
+    found.locator("summary").click()
+    expect(found).to_have_attribute("open", "")
+    return found
 
 
 def expect_state(page: Page, state: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from conftest import PATIENCE, Site
 from playwright.sync_api import Browser, Page, expect
 from races import recorded
-from steps import Slow, ask, board, expect_known, expect_state, status
+from steps import Slow, ask, board, expect_known, expect_ready, expect_state, status
 from test_replay import fast, upload
 
 import app.page.handlers
@@ -17,7 +17,6 @@ from app.page.tell import Told
 from app.prompts import UNCHECKED
 
 REFUSED = "This file cannot be opened"
-RUN, STOP = "Run the race", "Stop"
 
 
 @pytest.fixture
@@ -79,7 +78,7 @@ def test_an_error_outlives_stop(page: Page, site: Site, bad: Path) -> None:
     expect_known(page, 0)
     upload(page, bad)
     expect_refused(page)
-    page.get_by_role("button", name=STOP).click()
+    page.get_by_role("button", name="Stop").click()
     expect_state(page, "stopped")
     expect_refused(page)
     expect(result(page)).to_contain_text("Stopped.")
@@ -114,8 +113,7 @@ def test_a_run_that_fails_outside_of_its_own_words_ends_on_the_board(
     says(monkeypatch, WAITS)
     ask(page, "Please fail.")
     expect(status(page)).to_contain_text("Something went wrong on the server.")
-    expect(page.get_by_role("button", name=RUN)).to_be_enabled()
-    expect(page.get_by_role("button", name=STOP)).to_be_disabled()
+    expect_ready(page)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +140,7 @@ def test_a_message_that_cannot_be_read_ends_the_run_in_words(
     send(monkeypatch, tell, WAITS, broken)
     ask(page, "Please say something.")
     expect(status(page)).to_contain_text("The page cannot read what the server sent.")
-    expect(page.get_by_role("button", name=RUN)).to_be_enabled()
+    expect_ready(page)
     monkeypatch.undo()
     fast(page)
     ask(page, "And now do.")
@@ -164,4 +162,4 @@ def test_a_run_of_which_nothing_is_heard_is_given_up(
     expect(status(page)).to_contain_text("Loading the models.")
     page.clock.run_for(3_000)
     expect(status(page)).to_contain_text("The server has not been heard for half a minute.")
-    expect(page.get_by_role("button", name=RUN)).to_be_enabled()
+    expect_ready(page)

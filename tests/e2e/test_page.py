@@ -14,21 +14,24 @@ from races import STOP, ar_trace, d2f_trace, recorded
 from servers import DONE, Scripted, chunk, counts
 from steps import (
     Slow,
+    answer,
     ask,
     cell_colours,
     cell_told,
     expect_figures,
     expect_known,
+    expect_ready,
     expect_state,
     figures,
     known,
     lane,
     status,
+    unfold,
 )
 
 from app.lanes.lane import Host, Lane, Question, pair_lanes, recorded_lane, remote_lane
 from app.lanes.server import Server
-from app.prompts import UNCHECKED, UNSURE
+from app.prompts import UNCHECKED, UNSURE, examples
 from app.race import DEVICE
 from app.recordings.recording import record
 from d2f import Trace
@@ -52,7 +55,7 @@ def test_a_race_from_prompt_to_finish(page: Page, site: Site):
     answers = [kept.trace.text for kept in record("", site.ran[0]).lanes]
     for index, trace in enumerate(traces):
         expect_figures(page, index, trace)
-        assert lane(page, index).locator(".answer").text_content() == answers[index]
+        assert answer(page, index) == answers[index]
         assert known(page, index) == len(trace.canvas)
     first, second = (trace.tokens_per_second for trace in traces)
     assert float(page.locator(".ratio").get_attribute("data-value")) == first / second
@@ -61,8 +64,7 @@ def test_a_race_from_prompt_to_finish(page: Page, site: Site):
     expect(status(page)).to_contain_text(f"{second:.0f}")
     expect(status(page)).to_contain_text(UNCHECKED)
     expect(status(page)).to_contain_text("float32")
-    expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
-    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    expect_ready(page)
 
 
 def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, site: Site):
@@ -70,7 +72,6 @@ def test_a_recorded_race_shows_states_forced_tokens_and_the_stop(page: Page, sit
     ask(page, "Count to four.")
     expect_state(page, "finished")
     expect(page.locator(".ratio")).to_have_text("2.00×")
-    expect(page.locator(".absolutes")).to_have_text("8.0 against 4.0 tokens/s")
     states = lane(page, 0).evaluate("node => node.lane.rows")
     assert states == ["completed", "semi_activated"]
     told = [cell_told(page, 0, position) for position in range(8)]
@@ -106,10 +107,9 @@ def test_a_rival_that_cuts_its_stream_otherwise_is_shown_as_its_server_counts(
         assert (trace.tokens, trace.text) == (11, text)
         expect_figures(page, 1, trace)
         assert known(page, 1) == 11
-        assert lane(page, 1).locator(".answer").text_content() == text
-        page.get_by_label("Follow up").check()
+        assert answer(page, 1) == text
         ask(page, "And five?")
-        expect(lane(page, 1).locator(".said.model")).to_have_text(f"{letters}😀")
+        expect(unfold(page, 1, 0).locator(".said.model")).to_have_text(f"{letters}😀")
         expect_state(page, "finished")
     assert server.asked[1][2]["messages"][1]["content"] == f"{letters}😀"
 
@@ -207,7 +207,7 @@ def test_hostile_text_is_shown_as_text(page: Page, site: Site):
     ask(page, " ".join(HOSTILE))
     expect_state(page, "finished")
     for index in (0, 1):
-        assert lane(page, index).locator(".answer").text_content() == "".join(HOSTILE)
+        assert answer(page, index) == "".join(HOSTILE)
         assert cell_told(page, index, 0).startswith(f"“{HOSTILE[0]}”")
     assert page.locator(".arena img, .arena script").count() == 0
 
@@ -238,11 +238,16 @@ def test_a_character_of_several_tokens_is_shown_when_it_is_whole(page: Page, sit
     for index in (0, 1):
         told = [cell_told(page, index, cell).partition(" · ")[0] for cell in range(5)]
         assert told == ["“”", "“”", "“”", "“🙂”", "“!”"]
-        assert lane(page, index).locator(".answer").text_content() == Bytes.text
+        assert answer(page, index) == Bytes.text
+
+
+def set_setting(page: Page, label: str, value: str) -> None:
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.get_by_label(label).fill(value)
+    page.keyboard.press("Escape")
 
 
 BAD_PROMPTS = {
-    "  \n ": "The prompt is empty",
     "a" * 4001: "4,001 characters; at most 4,000",
     "bell \x07": "control character U+0007",
     "what is <|mask|>?": "must not contain the special token '<|mask|>'",
@@ -256,23 +261,24 @@ def test_a_bad_prompt_gets_a_message_and_changes_nothing_else(page: Page):
         ask(page, prompt)
         expect(status(page)).to_contain_text(message)
         assert page.locator(".arena").inner_text() == before
-        expect(page.get_by_role("button", name="Run the race")).to_be_enabled()
+        expect_ready(page)
+        expect(page.get_by_label("Prompt")).to_have_value(prompt)
+    page.get_by_label("Prompt").fill("  \n ")
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    page.keyboard.press("Enter")
+    expect_ready(page)
 
 
 def test_a_bad_setting_gets_a_message_in_the_one_place(page: Page, site: Site):
-    # Opened long before it is used: Gradio writes the fields of a panel once more when it is built,
-    # over what is typed within its first milliseconds.
-    page.get_by_role("button", name="Settings").click()
     ask(page, "First a good run.")
     expect_state(page, "finished")
     before = page.locator(".arena").inner_text()
-    page.get_by_label("tau_conf").fill("2")
-    page.keyboard.press("Tab")
+    set_setting(page, "tau_conf", "2")
     ask(page, "Then a bad setting.")
     expect(status(page)).to_have_text(re.compile(r"tau_conf must be in \[0, 1\], got 2"))
     assert page.locator(".arena").inner_text() == before
     assert len(site.ran) == 1
-    page.get_by_label("tau_conf").fill("0.5")
+    set_setting(page, "tau_conf", "0.5")
     ask(page, "And a good one again.")
     expect(page.locator(".board .status-text")).to_contain_text("times as fast")
     assert site.ran[1][0].header.config.tau_conf == 0.5
@@ -302,17 +308,20 @@ def test_a_failure_in_a_decoder_is_told_without_a_trace(page: Page, site: Site):
     expect_state(page, "finished")
 
 
-def test_examples_fill_the_prompt_and_answers_are_judged(page: Page):
-    page.locator("#examples button").nth(4).click()
-    expect(page.get_by_label("Prompt")).not_to_have_value("")
-    page.get_by_role("button", name="Run the race").click()
+def test_suggestions_are_asked_and_answers_are_judged(page: Page, site: Site):
+    chips = page.get_by_role("group", name="Suggestions").get_by_role("button")
+    problem = [each for row in zip(*examples().values(), strict=True) for each in row][4]
+    chips.filter(has_text=problem.prompt).click()
     expect_state(page, "finished")
     expect(status(page)).to_contain_text(UNSURE)  # untrained models write none
-    before = page.get_by_label("Prompt").input_value()
-    page.get_by_role("button", name="New random problem").click()
-    expect(page.get_by_label("Prompt")).not_to_have_value(before)
-    page.get_by_role("button", name="Run the race").click()
-    expect(status(page)).not_to_contain_text(UNCHECKED)
+    expect(chips).to_have_text([turn.prompt for turn in problem.turns[1:]])
+    page.get_by_role("button", name="New chat").click()
+    expect(status(page)).not_to_contain_text(UNSURE)
+    chips.filter(has_text="A random problem").click()
+    expect_state(page, "finished")
+    expect(status(page)).to_contain_text(UNSURE)
+    assert len(site.ran) == 2
+    assert len({run[0].chat[-1]["content"] for run in site.ran}) == 2
 
 
 def test_open_charts_follow_the_races_and_closed_ones_ask_for_nothing(page: Page, site: Site):
@@ -361,12 +370,22 @@ def test_open_charts_follow_the_races_and_closed_ones_ask_for_nothing(page: Page
 
 def test_the_keyboard_runs_and_stops(page: Page, site: Site):
     site.prepare = Slow()
-    page.get_by_label("Prompt").fill("By keyboard.")
+    prompt = page.get_by_label("Prompt")
+    prompt.fill("By keyboard,")
+    low = prompt.bounding_box()["height"]
     page.keyboard.press("Shift+Enter")
+    page.keyboard.type("on two lines.")
+    assert prompt.bounding_box()["height"] > low
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
     expect_known(page, 0)
-    page.get_by_role("button", name="Stop").focus()
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    expect(prompt).to_have_value("")
+    assert prompt.bounding_box()["height"] == low
+    expect(lane(page, 0).locator(".said.user")).to_have_text("By keyboard,\non two lines.")
     page.keyboard.press("Enter")
     expect_state(page, "stopped")
+    expect(prompt).to_be_focused()
 
 
 def test_nothing_is_wider_than_the_page_and_nothing_jumps(page: Page):
