@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 FRAMES_A_SECOND, SLOW_MOTION, LAST_SECONDS = 12, 10, 2.5
-SIZE = {"width": 1280, "height": 900}
+SIZE = {"width": 1280, "height": 740}
 
 
 def pictures(page: Page) -> list[Image.Image]:
