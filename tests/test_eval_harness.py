@@ -153,6 +153,20 @@ def test_generated_code_runs_in_the_sandbox_if_it_may(
     ]
 
 
+def test_an_unknown_score_is_told_and_no_answer_is_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "eval.json"
+    asked = ["--model", "mini-d2f", "--tasks", "sudoku-mini", "--limit", "2", "--out", str(out)]
+    assert refused(capsys, *asked, "--metric", "f1,none") == (
+        "--metric: no 'f1,none' for sudoku-mini; it has acc,none"
+    )
+    kept = (tmp_path / "eval.json.progress" / "0.jsonl").read_text().splitlines()
+    assert main(asked) == 0
+    seconds = [each["seconds"] for each in json.loads(out.read_text())["samples"]]
+    assert seconds == [json.loads(line)[1]["seconds"] for line in kept]
+
+
 def test_a_sweep_is_drawn_and_its_best_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

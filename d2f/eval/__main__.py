@@ -171,6 +171,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], Journal] | None:
     ]
     with sharing(os.environ.get("WORLD_SIZE", "1") != "1") as share:
         journal = Journal(args.out.with_name(args.out.name + ".progress"), share.number)
+        share.everyones(None)  # all have read the answers kept before any adds one
         done = run.run(jobs, partial(load, args, options), journal, share)
     about = {
         "model": args.model,

@@ -106,7 +106,11 @@ def scored(
         confirm_run_unsafe_code=True,  # asked before, and run in the sandbox
     )
     every = {task: _figures(result["results"][task]) for task in tasks}
-    first = metric or next(iter(next(iter(every.values()))))
+    known = next(iter(every.values()))
+    first = metric or next(iter(known))
+    if first not in known:
+        scores = ", ".join(key for key in known if "_stderr," not in key)
+        raise InvalidInput(f"--metric: no {first!r} for {next(iter(every))}; it has {scores}")
     name, _, filter_name = first.partition(",")
     right = {
         (task, sample["doc_id"]): float(sample[name])
