@@ -46,7 +46,7 @@ def race_store(place: str | None) -> Store | None:
     except StoreError as error:
         if place is not None:
             raise InvalidInput(f"store {place}: {error}") from error
-        print(f"* Publish is off: {error} Another place: --store.", flush=True)
+        print(f"* Publish is off: {error} Choose another place with --store.", flush=True)
         return None
     print(f"* Publish keeps races in {store.place}" if store else "* Publish is off.", flush=True)
     return store

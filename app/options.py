@@ -33,7 +33,7 @@ examples:
   python app.py --host 0.0.0.0 --port 8080 --auth me:secret
   python app.py --pair llada --quantize int8
 
-Exit status: 0 ended, 2 bad input, 130 interrupted before the page was there."""
+Exit status: 0 ended, 2 bad input, 130 interrupted before the page opened."""
 KNOWN = PAIRS | PUBLISHED_PAIRS
 LOCAL = "127.0.0.1"
 
@@ -76,7 +76,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="NAME",
         help="models to race at first; see python -m d2f models (default: D2F_PAIR, else mini)",
     )
-    add("--models-dir", type=Path, metavar="PATH", help="folder of models that go before others")
+    add("--models-dir", type=Path, metavar="PATH", help="folder whose models take precedence")
     add(
         "--store",
         metavar="PLACE",
@@ -163,7 +163,7 @@ def _refusal(error: OSError, host: str, port: int | None) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} is taken: choose another with --port N"
     if error.errno == errno.EACCES:
-        return f"port {port} is not for every user: choose one above 1023 with --port N"
+        return f"port {port} needs administrator rights: choose one above 1023 with --port N"
     return f"--host: {host!r} is no address of this machine ({error.strerror})"
 
 

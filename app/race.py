@@ -219,7 +219,7 @@ class Race:
         for moved in moves:
             self._moved.put(moved)
         if not self.lanes and not self.stopping:
-            raise Overdue(f"The models were not there after {LOADING / 60:g} minutes. Try again.")
+            raise Overdue(f"The models did not load within {LOADING / 60:g} minutes. Try again.")
         if self._over() and not self.stopping:
             self._cut()
 
@@ -232,8 +232,8 @@ class Race:
     def _cut(self) -> None:
         """The budget is spent: a lane elsewhere fails alone, one here ends the run."""
         text = (
-            f"The run was ended after {self._budget:g} s, the most that one may take here. "
-            "Ask for fewer new tokens."
+            f"The server stopped the run after {self._budget:g} s, the longest that a run may take "
+            "here. Ask for fewer new tokens."
         )
         late = [lane for lane in self.lanes if not lane.finished]
         if any(lane.feed is None for lane in late):

@@ -161,7 +161,7 @@ def test_a_process_that_hangs_or_dies_fails_its_run_and_another_takes_its_place(
     pid = process.pid
     assert in_mid_run(pair, apart, lambda: happens(process)) == {
         "kind": "error",
-        "text": f"The models' process {why}. It was started anew: run the race again.",
+        "text": f"The models' process {why}. It has been restarted: run the race again.",
     }
     assert not running(pid) and running(apart._process.pid)
     assert caplog.messages == [f"the models' process {why}: it is replaced"]
@@ -208,7 +208,7 @@ def test_loading_that_never_ends_is_ended(
     pid = apart._process.pid
     asked = replace(question(pair), conversation=kind(pair.name))
     opened = partial(lanes_apart(apart), asked, Host())
-    with Device() as device, pytest.raises(Overdue, match="were not there after 0.01 minutes"):
+    with Device() as device, pytest.raises(Overdue, match="did not load within 0.01 minutes"):
         list(Race(opened, device).batches())
     assert not running(pid)
     monkeypatch.undo()

@@ -140,7 +140,7 @@ def test_chunks_without_text_are_skipped_wherever_they_stand(extra: bytes):
         assert lane.trace.finish_reason == "stop"
 
 
-NO_EVENT = "sent what is no event of its protocol."
+NO_EVENT = "sent something that is not an event of its protocol."
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ NO_EVENT = "sent what is no event of its protocol."
         (said({"content": 5}), NO_EVENT),
         (
             said({"content": [{"type": "text", "text": 5}]}),
-            "sent what is no event of its protocol.",
+            "sent something that is not an event of its protocol.",
         ),
         (said({"reasoning": True}), NO_EVENT),
         (message({"choices": "text"}), NO_EVENT),
         (said("text"), NO_EVENT),
         (
             b'data: {"choices": [{"delta": {"content": "a\n\n',
-            "sent what is no event of its protocol.",
+            "sent something that is not an event of its protocol.",
         ),
         (b"data: " + b'{"a":' * 50_000 + b"\n\n", NO_EVENT),
         (said({}, "tool_calls"), "ended its answer for another reason: “tool_calls”."),

@@ -78,7 +78,7 @@ def is_panel(function: Any) -> bool:
 @pytest.mark.usefixtures("busy")
 def test_joins_that_nobody_listens_to_take_no_place_of_others(site: Site) -> None:
     text = (
-        "8 requests from your address wait, and nobody listens to them, the most there may be. "
+        "8 requests from your address wait, and nobody listens to them, the limit. "
         "Try again when one of them has ended."
     )
     assert joined(site, 64) == {(200, ""): 8, (429, text): 56}
@@ -100,7 +100,7 @@ def test_joins_that_nobody_listens_to_take_no_place_of_others(site: Site) -> Non
 @pytest.mark.usefixtures("busy")
 def test_a_session_has_a_few_places(site: Site) -> None:
     text = (
-        "8 requests of this session are under way or wait, the most there may be. "
+        "8 requests of this session are under way or wait, the limit. "
         "Try again when one of them has ended."
     )
     assert joined(site, 20, "me") == {(200, ""): 8, (429, text): 12}
@@ -124,7 +124,7 @@ def test_an_address_of_a_proxy_keeps_the_latest_joins(site: Site) -> None:
 @pytest.mark.usefixtures("busy")
 def test_an_address_has_no_more_places_however_many_listen(site: Site) -> None:
     text = (
-        "16 requests from your address are under way or wait, the most there may be. "
+        "16 requests from your address are under way or wait, the limit. "
         "Try again when one of them has ended."
     )
     with ExitStack() as heard:
@@ -441,7 +441,7 @@ def test_repeats_are_left_out_and_counted(log: tuple[logging.Logger, Kept]) -> N
     logger.error("another place")
     assert kept.lines == [
         *(f"the same place, {number}" for number in range(3)),
-        "another place (57 like earlier ones were left out before.)",
+        "another place (57 similar messages were left out before this one.)",
     ]
     time.sleep(0.35)
     for number in range(2):
@@ -467,7 +467,7 @@ def test_tracebacks_of_one_kind_are_repeats_and_others_are_not(
         *(f"KeyError: {number}" for number in range(3)),
         "IndexError: x",
     ]
-    assert kept.lines[-1].startswith("failed (6 like earlier ones were left out before.)")
+    assert kept.lines[-1].startswith("failed (6 similar messages were left out before this one.)")
 
 
 def test_all_records_together_have_a_bound(log: tuple[logging.Logger, Kept]) -> None:

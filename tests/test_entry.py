@@ -173,7 +173,7 @@ def test_without_a_home_the_page_starts_and_publishes_nothing(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.expanduser("~/.cache/huggingface/hub"))
     assert parse_args([], {}).pair == "mini" and race_store(None) is None
     off = "* Publish is off: There is no home folder for it: HOME is not set."
-    assert capsys.readouterr().out == f"{off} Another place: --store.\n"
+    assert capsys.readouterr().out == f"{off} Choose another place with --store.\n"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_what_this_machine_does_not_have_is_refused(options: list[str], told: st
         (["--auth", "me"], "argument --auth: must be USER:PASSWORD"),
         (["--auth", ":secret"], "argument --auth: must be USER:PASSWORD"),
         (["--auth", "me:"], "argument --auth: must be USER:PASSWORD"),
-        (["--pair", "maxi"], "argument --pair: must be one of ['dream', 'dream-base', 'llada', "),
+        (["--pair", "maxi"], "argument --pair: must be one of ['a2d-0.6b', "),
         (["--por", "7860"], "unrecognized arguments: --por 7860"),
     ],
 )

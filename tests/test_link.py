@@ -556,12 +556,12 @@ def test_a_step_that_no_decoder_made_fits_in_no_link(changes: dict[str, Any]) ->
     trace = replace(lane.trace, events=(*lane.trace.events[:-1], last))
     texts = {i: WORDS[i] for i in trace.canvas.values()}
     recorded = Recording("", (RecordedLane("D2F", trace, texts),))
-    with pytest.raises(RecordingError, match="^No link can tell this run; save it as a file: "):
+    with pytest.raises(RecordingError, match="^This run does not fit in a link; save it as"):
         to_link(recorded)
 
 
 def test_traces_drawn_by_hand_fit_in_no_link() -> None:
-    with pytest.raises(RecordingError, match="No link can tell this run; save it as a file: "):
+    with pytest.raises(RecordingError, match="This run does not fit in a link; save it as"):
         to_link(race())
 
 

@@ -165,14 +165,14 @@ def test_seconds_are_those_between_arrivals_whatever_is_computed_here():
             [chunk("one"), b"data: {]\n\n"],
             200,
             "text/event-stream",
-            "sent what is no event of its protocol.",
+            "sent something that is not an event of its protocol.",
             1,
         ),
         (
             [message({"choices": {"0": "a"}})],
             200,
             "text/event-stream",
-            "sent what is no event of its protocol.",
+            "sent something that is not an event of its protocol.",
             0,
         ),
         (
@@ -451,7 +451,7 @@ def test_events_that_are_not_of_the_run_are_refused(served: tuple):
     told = json.dumps({"event": step, "texts": [[7, "x"]]})
     script = f"event: header\ndata: {header}\n\nevent: step\ndata: {told}\n\n".encode()
     with Scripted([script]) as odd, lane_at(Server(odd.url, protocol="events"), config) as lane:
-        assert run(lane).failure.endswith("sent what is no event of its protocol.")
+        assert run(lane).failure.endswith("sent something that is not an event of its protocol.")
 
 
 def test_a_service_may_cut_a_character_between_two_tokens(served: tuple):
@@ -488,7 +488,7 @@ def test_a_token_whose_text_is_none_is_refused(served: tuple, text: object):
     told = json.dumps({"event": {}, "texts": [[1, text]]})
     script = f"event: header\ndata: {header}\n\nevent: step\ndata: {told}\n\n".encode()
     with Scripted([script]) as odd, lane_at(Server(odd.url, protocol="events"), config) as lane:
-        assert run(lane).failure.endswith("sent what is no event of its protocol.")
+        assert run(lane).failure.endswith("sent something that is not an event of its protocol.")
 
 
 def test_a_pair_races_with_one_lane_elsewhere(

@@ -411,7 +411,7 @@ def test_without_a_token_or_the_hub_a_dataset_does_not_open(
     with pytest.raises(StoreError, match="needs a token"):
         open_store(f"hf://datasets/{REPO}", folders)
     for name in (REPO, "../../races", "races/of/many"):
-        with pytest.raises(StoreError, match="The dataset cannot be had"):
+        with pytest.raises(StoreError, match="The dataset cannot be opened"):
             open_store(f"hf://datasets/{name}", folders | {"HF_TOKEN": "hf_secret"})
     assert {path.parent for path in tmp_path.rglob("*")} <= {tmp_path, tmp_path / "d2f-race"}
 

@@ -38,7 +38,7 @@ class Brief(logging.Filter):
     def _shorten(self, record: logging.LogRecord) -> None:
         message = cut(record.getMessage(), MAX_MESSAGE)
         if self._left_out:
-            message += f" ({self._left_out} like earlier ones were left out before.)"
+            message += f" ({self._left_out} similar messages were left out before this one.)"
             self._left_out = 0
         record.msg, record.args = message, ()
         if record.exc_info:

@@ -159,7 +159,7 @@ class Line:
 
 
 def _too_many(most: int, which: str) -> Refused:
-    text = f"{most} requests {which}, the most there may be. Try again when one of them has ended."
+    text = f"{most} requests {which}, the limit. Try again when one of them has ended."
     return Refused(429, text)
 
 

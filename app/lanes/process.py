@@ -144,7 +144,7 @@ class Apart:
         LOG.error("the models' process %s: it is replaced", why)
         self.close()
         self.start()
-        return Lost(f"The models' process {why}. It was started anew: run the race again.")
+        return Lost(f"The models' process {why}. It has been restarted: run the race again.")
 
 
 def _end(process: SpawnProcess, pipe: Connection) -> None:

@@ -167,7 +167,7 @@ class Feed:
             case httpx.HTTPError():
                 return BROKE_OFF if self._answering else "closed the connection without an answer."
         malformed = isinstance(error, (ValueError, *MALFORMED))
-        return "sent what is no event of its protocol." if malformed else ""
+        return "sent something that is not an event of its protocol." if malformed else ""
 
     async def _request(self) -> None:
         async with self._client() as client:

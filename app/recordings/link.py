@@ -52,14 +52,14 @@ def to_link(recording: Recording) -> str:
         RecordingError: the run is too long for a link, or is not what its settings give (an
             edited or hand-made trace), so that a link could not tell it. A file can.
     """
-    with refusals("No link can tell this run; save it as a file"):
+    with refusals("This run does not fit in a link; save it as a file"):
         lanes = [_write_lane(lane) for lane in recording.lanes]
         past = [write_past(recording.past)] if recording.past else []
         race = [FORMAT, KIND, recording.prompt, recording.verdict, lanes, *past]
         link = deflated(to_json(race, ascii=False))
         rebuilt = from_link(link)
         same = [_skeleton(lane) for lane in rebuilt.lanes] == list(map(_skeleton, recording.lanes))
-        require(same, "it is not what its settings give")
+        require(same, "its steps do not follow from its settings")
         return link
 
 
@@ -170,7 +170,7 @@ def _level(commit: Commit, tau: float | None) -> int:
     above = commit.confidence - tau
     # Decoders compare in float32, where a confidence a little above tau may equal it.
     right = above < 1e-6 if commit.forced else above > 0
-    require(right, "it is not what its settings give")
+    require(right, "its steps do not follow from its settings")
     return _nearest(commit, [level for level in LEVELS if (level / 100 <= tau) == commit.forced])
 
 

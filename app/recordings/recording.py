@@ -40,8 +40,8 @@ FORMAT, KIND = 2, "d2f-race"
 MAX_FILE = 2_500_000  # characters
 
 ONE_RUN = (
-    "it is the run of one decoder, as d2f generate --trace writes it; here belongs a race, as the "
-    "page's Download trace saves it"
+    "it holds the run of one decoder, as d2f generate --trace writes it; the page opens races, as "
+    "its Download trace saves them"
 )
 
 

@@ -41,7 +41,7 @@ BUSY_SECONDS = 10
 COMMIT_MINUTES = 5
 DATASETS, NOWHERE = "hf://datasets/", "none"
 SUFFIX = ".json.gz"
-FULL = "No more races can be published here: the store is full. Download trace keeps this one."
+FULL = "The store of published races is full. Use Download trace to keep this race."
 UNKNOWN = "No race is published under this address. It may have been cut short or mistyped."
 DAMAGED = "This published race cannot be opened: its record is damaged."
 _ID = re.compile(f"[0-9A-Za-z]{{{LENGTH}}}")
@@ -94,7 +94,7 @@ def publish(store: Store, recording: Recording) -> str:
     if len(data) > MAX_RACE:
         raise StoreError(
             f"This race is too long to be published: {len(data):,} bytes, at most {MAX_RACE:,}. "
-            "Download trace keeps it."
+            "Use Download trace to keep it."
         )
     race_id = _id(store.key, data)
     store.put(race_id, gzip.compress(data, mtime=0))
@@ -292,7 +292,7 @@ def dataset_store(
             allow_patterns=f"*{SUFFIX}",
         )
     except Exception as error:  # of several network libraries
-        raise StoreError(f"The dataset cannot be had: {error}") from error
+        raise StoreError(f"The dataset cannot be opened: {error}") from error
     # Ids stay the same after a restart that left nothing but the token.
     key = hmac.digest(token.encode(), b"ids of published races", "sha256")
     download = partial(api.hf_hub_download, repo_id, repo_type="dataset")

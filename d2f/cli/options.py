@@ -122,7 +122,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--attention",
         choices=("auto", "sdpa", "flash", "flex"),
         default="auto",
-        help="what computes attention (default: flash on a GPU that has flash-attn, else sdpa)",
+        help="how to compute attention (default: flash on a GPU that has flash-attn, else sdpa)",
     )
     add(
         "--quantize",
