@@ -123,6 +123,22 @@ class Llama3Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class YarnRope:
+    """Rotary frequencies stretched as YaRN does (arXiv 2309.00071).
+
+    Of the pairs of a head, those that turn more than ``beta_fast`` times in ``original_length``
+    positions stay, those that turn less than ``beta_slow`` times get ``factor`` times as long;
+    between, by their place, both are mixed. cos and sin are multiplied by ``attention_factor``.
+    """
+
+    factor: float
+    beta_fast: float
+    beta_slow: float
+    attention_factor: float
+    original_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Diffusion:
     """How a diffusion model is decoded, as its file, the catalogue or options say; None: not said.
 
@@ -161,7 +177,7 @@ class ModelConfig(Shape):
 
     max_length: int
     rope_theta: float = 10000.0
-    rope_scaling: Llama3Rope | None = None
+    rope_scaling: Llama3Rope | YarnRope | None = None
     norm_eps: float = 1e-6
     rope_in_float32: bool = False
     logit_shift: bool = False

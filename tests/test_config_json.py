@@ -72,7 +72,7 @@ def test_dream(changes: dict[str, Any], field: str, value: object) -> None:
         (dream_json(NET, use_mrope=True), "use_mrope must be False"),
         (
             dream_json(NET, rope_scaling={"type": "linear", "factor": 2.0}),
-            "rope_type must be 'default' or 'llama3', got 'linear'",
+            "rope_type must be 'default', 'llama3' or 'yarn', got 'linear'",
         ),
         (dream_json(NET, rms_norm_eps=None), "names no rms_norm_eps"),
     ],

@@ -32,6 +32,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 COMPUTED = {
     "model.layers.0.self_attn.rotary_emb.inv_freq": torch.arange(6.0),
     "model.rotary_emb.inv_freq": torch.arange(6.0),
@@ -143,6 +144,21 @@ def test_llama_3_1_stretches_its_rotary_embedding(biased: bool, make: Callable[.
     assert (theirs(make({"qkv_bias": biased})) - stretched_logits).abs().max() > 0.01
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"beta_fast": 8.0, "beta_slow": 2.0}, {"attention_factor": 1.2}], ids=str
+)
+@pytest.mark.parametrize("shape", [{}, {"qk_norm": True, "head_dim": 20}], ids=str)
+def test_yarn_stretches_as_transformers_does(
+    shape: dict[str, Any], more: dict[str, Any], make: Callable[..., Path]
+) -> None:
+    folder = make(shape, rope_parameters=YARN | {"rope_theta": 500.0} | more)
+    agree(folder)
+    config = load_model(folder).config
+    assert model_config(config_json(config, [4])) == config
+    stretched_logits = theirs(folder)
+    assert (theirs(make(shape)) - stretched_logits).abs().max() > 0.01
+
+
 def test_llama_3_1_as_older_files_have_it(make: Callable[..., Path]) -> None:
     """Without the original length, transformers takes the whole one."""
     old = {name: value for name, value in LLAMA3.items() if "original" not in name}
@@ -171,9 +187,12 @@ def test_short_waves_stay_and_long_ones_are_stretched() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rope_type": "yarn"}, "rope_type must be 'default' or 'llama3', got 'yarn'"),
-        ({"type": "linear"}, "rope_type must be 'default' or 'llama3', got 'linear'"),
-        ({"rope_type": ["x"]}, r"rope_type must be 'default' or 'llama3', got \['x'\]"),
+        ({"rope_type": "yarn"}, "rope_scaling names no factor"),
+        ({"rope_type": "yarn", "factor": 4.0}, "names no original_max_position_embeddings"),
+        (YARN | {"mscale": 1.0}, "rope_scaling: mscale is not supported"),
+        (YARN | {"truncate": False}, "truncate must be True"),
+        ({"type": "linear"}, "rope_type must be 'default', 'llama3' or 'yarn', got 'linear'"),
+        ({"rope_type": ["x"]}, r"rope_type must be 'default', .* got \['x'\]"),
         (LLAMA3 | {"factor": None}, "rope_scaling names no factor"),
         (LLAMA3 | {"factor": "8"}, "rope_scaling: factor must be a valid number, got '8'"),
         (LLAMA3 | {"low_freq_factor": 4.0}, "high_freq_factor must be above low_freq_factor"),

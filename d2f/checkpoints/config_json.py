@@ -5,6 +5,7 @@ no field for stands under ``"d2f"``. Knows no files and no weights.
 """
 
 from dataclasses import replace
+from math import log
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -13,7 +14,7 @@ from d2f.checkpoints.families import CAUSAL_CLASSES, Family, family_of
 from d2f.checkpoints.weight_names import LAYOUTS
 from d2f.errors import InvalidInput, LoadError, one_line
 from d2f.model_files import Fields, read_fields
-from d2f.shape import Diffusion, Llama3Rope, ModelConfig
+from d2f.shape import Diffusion, Llama3Rope, ModelConfig, YarnRope
 
 # Dream's config.json keeps Qwen2.5's 131,072 positions; its training went to 2,048.
 DREAM_CONTEXT = 2048
@@ -44,6 +45,10 @@ class _Rope(Fields):
     low_freq_factor: Factor | None = None
     high_freq_factor: Factor | None = None
     original_max_position_embeddings: Length | None = None
+    beta_fast: Factor | None = None
+    beta_slow: Factor | None = None
+    attention_factor: Factor | None = None
+    truncate: Literal[True] | None = None
     partial_rotary_factor: Annotated[float, Field(ge=1, le=1)] | None = None
 
 
@@ -267,15 +272,15 @@ def _llada_config(read: _Llada, given: Diffusion) -> ModelConfig:
     )
 
 
-def _rope(read: _Transformers) -> tuple[float, Llama3Rope | None]:
+def _rope(read: _Transformers) -> tuple[float, Llama3Rope | YarnRope | None]:
     """Base and scaling of the rotary embedding."""
     name = "rope_parameters" if read.rope_parameters else "rope_scaling"
     raw = getattr(read, name) or {}
     # Older files say "type".
     kind = raw.get("rope_type", raw.get("type")) or "default"
-    if kind not in ("default", "llama3"):
+    if kind not in ("default", "llama3", "yarn"):
         got = one_line(repr(kind))
-        raise LoadError(f"config.json: rope_type must be 'default' or 'llama3', got {got}")
+        raise LoadError(f"config.json: rope_type must be 'default', 'llama3' or 'yarn', got {got}")
     what = f"config.json: {name}"
     rope = read_fields(_Rope, raw, what)
     theta = rope.rope_theta or read.rope_theta
@@ -283,9 +288,26 @@ def _rope(read: _Transformers) -> tuple[float, Llama3Rope | None]:
         raise LoadError("config.json names no rope_theta")
     if kind == "default":
         return theta or ROPE_THETA, None
+    if kind == "yarn":
+        return theta or ROPE_THETA, _yarn(rope, what)
     scaled = read_fields(_Llama3, raw, what)
     length = rope.original_max_position_embeddings or read.max_position_embeddings
     return theta or ROPE_THETA, Llama3Rope(**scaled.model_dump(), original_length=length)
+
+
+def _yarn(rope: _Rope, what: str) -> YarnRope:
+    """YaRN's numbers, those left out as in its paper."""
+    if rope.factor is None or rope.original_max_position_embeddings is None:
+        missing = "factor" if rope.factor is None else "original_max_position_embeddings"
+        raise LoadError(f"{what} names no {missing}")
+    usual = 0.1 * log(rope.factor) + 1 if rope.factor > 1 else 1.0
+    return YarnRope(
+        factor=rope.factor,
+        beta_fast=rope.beta_fast or 32,
+        beta_slow=rope.beta_slow or 1,
+        attention_factor=rope.attention_factor or usual,
+        original_length=rope.original_max_position_embeddings,
+    )
 
 
 def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:
@@ -326,9 +348,13 @@ def config_json(config: ModelConfig, stop_ids: list[int]) -> dict[str, Any]:
     }
 
 
-def _scaling_json(rope: Llama3Rope | None) -> dict[str, Any]:
+def _scaling_json(rope: Llama3Rope | YarnRope | None) -> dict[str, Any]:
     if rope is None:
         return {}
+    if isinstance(rope, YarnRope):
+        scaling = {name: value for name, value in vars(rope).items() if name != "original_length"}
+        scaling["original_max_position_embeddings"] = rope.original_length
+        return {"rope_scaling": {"rope_type": "yarn", **scaling}}
     scaling = {
         "rope_type": "llama3",
         "factor": rope.factor,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from d2f.errors import InvalidInput
 from d2f.nn.attention import Sight, any_shape, attend, make_fixed_sight, make_sight
 from d2f.nn.cache import FixedRows, KVCache
-from d2f.shape import Llama3Rope, ModelConfig
+from d2f.shape import Llama3Rope, ModelConfig, YarnRope
 
 
 class RMSNorm(nn.Module):
@@ -63,11 +63,14 @@ def rotary_tables(config: ModelConfig, device: torch.device | str = "cpu") -> tu
     positions = torch.arange(config.max_length, device=device).float()
     # Not theta ** -exponent: the reference models divide, and far positions show the difference.
     frequencies = 1.0 / config.rope_theta**exponent
-    if config.rope_scaling is not None:
-        frequencies = stretched(frequencies, config.rope_scaling)
+    rope, scale = config.rope_scaling, 1.0
+    if isinstance(rope, Llama3Rope):
+        frequencies = stretched(frequencies, rope)
+    elif rope is not None:
+        frequencies, scale = yarned(frequencies, rope, config.rope_theta), rope.attention_factor
     angles = torch.outer(positions, frequencies)
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    return angles.cos() * scale, angles.sin() * scale
 
 
 def stretched(frequencies: Tensor, rope: Llama3Rope) -> Tensor:
@@ -75,6 +78,24 @@ def stretched(frequencies: Tensor, rope: Llama3Rope) -> Tensor:
     waves = rope.original_length * frequencies / (2 * math.pi)  # in the original context
     kept = (waves - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     return torch.lerp(frequencies / rope.factor, frequencies, kept.clamp(0, 1))
+
+
+def yarned(frequencies: Tensor, rope: YarnRope, theta: float) -> Tensor:
+    """Angles a position, scaled as YaRN does; see :class:`d2f.shape.YarnRope`."""
+    pairs = len(frequencies)
+
+    def place(turns: float) -> float:
+        """Which pair turns so many times in the original context."""
+        return pairs * math.log(rope.original_length / (turns * 2 * math.pi)) / math.log(theta)
+
+    first = max(math.floor(place(rope.beta_fast)), 0)
+    last = min(math.ceil(place(rope.beta_slow)), 2 * pairs - 1)
+    where = torch.arange(pairs, device=frequencies.device).float()
+    # One pair alone would be no range.
+    kept = 1 - ((where - first) / (last - first or 0.001)).clamp(0, 1)
+    # In the reference's order: far positions show the last bit.
+    long = 1.0 / (rope.factor * (1.0 / frequencies))
+    return long * (1 - kept) + frequencies * kept
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
