@@ -48,9 +48,10 @@ class Watched(Transformer):
         visible_end: Tensor | None,
         cache: KVCache | None = None,
         start: int = 0,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         self.windows.append((start, start + ids.shape[1]))
-        return super().forward(ids, visible_end, cache, start)
+        return super().forward(ids, visible_end, cache, start, wanted)
 
 
 def network(vocab_size: int, *, seed: int = 0, sharpness: float = 5.0, **changes: Any) -> Watched:

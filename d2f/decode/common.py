@@ -1,4 +1,4 @@
-"""What all decoders share: input checks, the clock, the trace header, shifted prediction."""
+"""What all decoders share: input checks, the clock, the trace header."""
 
 import math
 import platform
@@ -15,8 +15,7 @@ from d2f.decode.held import held_tokens
 from d2f.errors import ComputeError, InvalidInput, shown
 from d2f.events import TraceHeader
 from d2f.model import Model
-from d2f.nn.attention import backend_name, send
-from d2f.nn.transformer import Transformer
+from d2f.nn.attention import backend_name
 from d2f.policy import kind_of
 
 MAX_SEED = 2**64  # as many as torch's generators tell apart
@@ -131,36 +130,3 @@ def check_finite(confidences: Iterable[float], dtype: str) -> None:
         f"the model computed NaN or infinity in {dtype}, so the answer ends here: {retry}"
         "a weight is damaged, so download the model again"
     )
-
-
-class Predictor:
-    """Logits of positions from a window's hidden states, logit shift included.
-
-    Models that predict position i from the hidden state at i - 1 need, for the first position of a
-    window, the last final row before it: :meth:`keep` holds it when rows become final, which is
-    exact because a final row's hidden state cannot change.
-    """
-
-    def __init__(self, net: Transformer, shift: bool) -> None:
-        self.net = net
-        self.shift = int(shift)
-        self.last_final: Tensor | None = None
-
-    def keep(self, hidden: Tensor, rows: int) -> None:
-        """The first ``rows`` rows of a window's (1, T, hidden_size) states became final."""
-        if rows:
-            self.last_final = hidden[:, rows - 1 : rows]
-
-    def logits(self, hidden: Tensor, start: int, positions: Sequence[int]) -> Tensor:
-        """(N, V) logits of ascending ``positions``, of a window that begins at ``start``.
-
-        To be called before :meth:`keep`.
-        """
-        rows = [p - start - self.shift for p in positions]
-        if rows[0] < 0:
-            assert self.last_final is not None
-            hidden = torch.cat((self.last_final, hidden), dim=1)
-            rows = [row + 1 for row in rows]
-        if len(rows) == 1:
-            return self.net.logits(hidden[0, rows[0] : rows[0] + 1])
-        return self.net.logits(hidden[0, send(torch.tensor(rows), hidden.device)])

@@ -89,8 +89,7 @@ def _steps(
         for step in count():
             plan = policy.plan()
             with torch.inference_mode():
-                logits = windows.logits(canvas[slice(*plan.window)], plan.ends, plan.wanted)
-                windows.advance(plan.final)
+                logits = windows.logits(canvas[slice(*plan.window)], plan)
                 logits, finite = forbid(logits, model.forbidden)
                 logits = keep_going(logits, plan.wanted, held, model.tokenizer.stop_ids)
                 tokens, confidence = choose(logits, config, generator)

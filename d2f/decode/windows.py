@@ -12,46 +12,64 @@ import torch
 from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
-from d2f.decode.common import Predictor
 from d2f.model import Model
 from d2f.nn.attention import send
 from d2f.nn.cache import KVCache
 from d2f.nn.compiled import Workspace
-from d2f.policy import kind_of
+from d2f.policy import Plan, kind_of
 
 
 class Windows:
-    """Each window starts where the cache's final rows end; :meth:`advance` moves that on."""
+    """Each window starts where the cache's final rows end.
+
+    Models that predict position i from the state at i - 1 need, for the first position of a window,
+    that of the last final row before it. It is kept when rows become final, which is exact: a final
+    row's state cannot change.
+    """
 
     def __init__(self, model: Model, cache: KVCache | None) -> None:
         self.net, self.cache = model.net, cache
         self.device = model.device
         # Autoregressive models predict the next token, whatever their config says of a shift.
-        self.predictor = Predictor(model.net, model.config.causal or model.config.logit_shift)
+        self.shift = int(model.config.causal or model.config.logit_shift)
+        self.last_final: Tensor | None = None
 
     @property
     def start(self) -> int:
         """Where the next window starts."""
         return 0 if self.cache is None else self.cache.length
 
-    def logits(
-        self, ids: Sequence[int], ends: Sequence[int] | None, positions: Sequence[int]
-    ) -> Tensor:
-        """(N, V) logits of ascending absolute ``positions``.
-
-        Args:
-            ends: visible end of each of the window's rows; None: every row sees every key.
-        """
-        start = self.start
-        visible = None if ends is None else torch.tensor(ends)
-        self.hidden = self.net(send(torch.tensor([ids]), self.device), visible, self.cache, start)
-        return self.predictor.logits(self.hidden, start, positions)
-
-    def advance(self, rows: int) -> None:
-        """Declare the first ``rows`` rows of the window final."""
+    def logits(self, ids: Sequence[int], plan: Plan) -> Tensor:
+        """(N, V) logits of the positions a plan wants; its final rows are final from here on."""
+        rows = [position - self.start - self.shift for position in plan.wanted]
+        kept = plan.final - 1 if self.shift else -1
+        needed = sorted({*rows, kept} - {-1})
+        states = self.states(ids, plan.ends, needed)
+        before = self.last_final
+        if kept >= 0:
+            place = needed.index(kept)
+            self.last_final = states[place : place + 1]
+        if rows[0] < 0:
+            assert before is not None
+            states, needed = torch.cat((before, states)), [-1, *needed]
+        if rows != needed:
+            states = states[self.index([needed.index(row) for row in rows])]
         if self.cache is not None:
-            self.predictor.keep(self.hidden, rows)
-            self.cache.advance(rows)
+            self.cache.advance(plan.final)
+        return self.net.logits(states)
+
+    def states(
+        self, ids: Sequence[int], ends: Sequence[int] | None, needed: Sequence[int]
+    ) -> Tensor:
+        """(N, hidden_size) states of the rows of a window that are needed."""
+        visible = None if ends is None else torch.tensor(ends)
+        window = send(torch.tensor([ids]), self.device)
+        wanted = self.index(needed) if len(needed) < len(ids) else None
+        return self.net(window, visible, self.cache, self.start, wanted)[0]
+
+    def index(self, rows: Sequence[int]) -> Tensor:
+        """Row numbers on the device."""
+        return send(torch.tensor(rows, dtype=torch.long), self.device)
 
 
 class FixedWindows(Windows):
@@ -60,27 +78,23 @@ class FixedWindows(Windows):
     def __init__(self, model: Model, space: Workspace, size: int, most: int) -> None:
         super().__init__(model, space.cache)
         self.space, self.size, self.most = space, size, most
-        self.eager = True
 
-    def logits(
-        self, ids: Sequence[int], ends: Sequence[int] | None, positions: Sequence[int]
-    ) -> Tensor:
-        start = self.start
+    def logits(self, ids: Sequence[int], plan: Plan) -> Tensor:
+        start, before = self.start, self.space.states[0, :1]
         # Held tokens can make a later window longer than any other.
-        self.eager = start == 0 or len(ids) > self.most
-        if self.eager:
-            self.predictor.last_final = self.space.states[:, :1]
-            return super().logits(ids, ends, positions)
-        visible = torch.tensor(ends or [start + len(ids)] * len(ids))
+        if start == 0 or len(ids) > self.most:
+            self.last_final = before
+            logits = super().logits(ids, plan)
+            before.copy_(self.last_final)
+            return logits
+        visible = torch.tensor(plan.ends or [start + len(ids)] * len(ids))
         self.space.forward(ids, start, visible, self.size)
-        offset = start + self.predictor.shift
-        return self.space.logits([p - offset for p in positions])
-
-    def advance(self, rows: int) -> None:
-        if rows:
-            window = self.hidden if self.eager else self.space.states[:, 1:]
-            self.space.states[:, 0] = window[:, rows - 1]
-        self.space.cache.advance(rows)
+        offset = start + self.shift
+        logits = self.space.logits([p - offset for p in plan.wanted])
+        if plan.final:
+            before.copy_(self.space.states[0, plan.final : plan.final + 1])
+        self.space.cache.advance(plan.final)
+        return logits
 
 
 @contextmanager

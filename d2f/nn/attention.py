@@ -5,7 +5,7 @@ no max_length^2 mask is ever built. Knows nothing of decoding policy or of cache
 
 Three backends compute it behind one function, :func:`attend`:
 
-- "sdpa": torch's scaled_dot_product_attention under a boolean mask. Runs everywhere.
+- "sdpa": torch's scaled_dot_product_attention under a mask. Runs everywhere.
 - "flash": flash-attn's ``flash_attn_with_kvcache``. Rows with one visible end, a block, are a batch
   row with its own ``cache_seqlens``; ``cache_batch_idx`` lets all blocks read the same keys. Each
   block sees a prefix of them, both ways, so ``causal=False`` and no mask at all is block-causal.
@@ -71,7 +71,7 @@ class FlexSight:
     mask: Any
 
 
-# None: every row sees every key. A tensor is a mask of visible_mask's.
+# None: every row sees every key. A tensor is a mask of visible_mask's, or a bias of that.
 Sight = Tensor | FlashSight | FlexSight | None
 
 
@@ -200,6 +200,7 @@ def make_sight(
     num_keys: int,
     groups: int,
     device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Sight:
     """What :func:`attend` needs of a visibility.
 
@@ -208,7 +209,7 @@ def make_sight(
             row of ends, (T,), and best on the host: its structure is read there.
         window: (B, T), the shape of the window's ids.
         groups: query heads per key/value head.
-        device: the keys' device.
+        device, dtype: those of the keys.
     """
     if visible_end is None:
         if backend == "sdpa":
@@ -219,7 +220,12 @@ def make_sight(
     visible_end = send(visible_end, device)
     if backend == "flex":
         return FlexSight(_block_mask(visible_end, num_keys))
-    return visible_mask(visible_end, num_keys, groups)
+    return bias(visible_mask(visible_end, num_keys, groups), dtype)
+
+
+def bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what sdpa adds to the scores, which it would else make in each layer."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
 def make_fixed_sight(

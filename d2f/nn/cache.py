@@ -44,10 +44,12 @@ class KVCache:
         Returns:
             Views (1, K, start + T, D).
         """
-        end = start + keys.shape[2]
-        self.keys[layer][:, :, start:end] = keys
-        self.values[layer][:, :, start:end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        rows = keys.shape[2]
+        all_keys, all_values = self.keys[layer], self.values[layer]
+        all_keys.narrow(2, start, rows).copy_(keys)
+        all_values.narrow(2, start, rows).copy_(values)
+        end = start + rows
+        return all_keys.narrow(2, 0, end), all_values.narrow(2, 0, end)
 
     def clear(self) -> None:
         """As new: no row is final, and every row is zero."""

@@ -52,9 +52,7 @@ class HeadNorm(nn.Module):
 
 def normed(x: Tensor, eps: float) -> Tensor:
     """Divided by its root mean square over the last dimension, which float32 computes."""
-    y = x.float()
-    y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
-    return y.to(x.dtype)
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
 
 
 def rotary_tables(config: ModelConfig, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -99,9 +97,11 @@ def yarned(frequencies: Tensor, rope: YarnRope, theta: float) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``x`` (B, T, heads, D) with tables (T, 1, D); keeps x's dtype."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+    """Rotary embedding of ``x`` (B, T, heads, D) with tables (T, 1, D); keeps x's dtype.
+
+    A pair of halves (a, b) becomes (a cos - b sin, b cos + a sin); the sign is in the table.
+    """
+    return (x * cos + x.roll(x.shape[-1] // 2, -1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -124,15 +124,16 @@ class Attention(nn.Module):
         sight: Sight,
         cache: KVCache | FixedRows | None,
         start: int,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         batch, rows, _ = x.shape
         qkv = self.qkv_proj(x).view(batch, rows, -1, self.head_dim)
-        qk = rotate(self.qk_norm(qkv[:, :, : self.heads + self.kv_heads]), *rotary)
-        q, k = qk[:, :, : self.heads], qk[:, :, self.heads :].transpose(1, 2)
-        v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
+        q, k = rotate(self.qk_norm(qk), *rotary).split((self.heads, self.kv_heads), dim=2)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.write(self.layer, start, k, v)
-        out: Tensor = self.o_proj(attend(q, k, v, sight))
+        out: Tensor = self.o_proj(chosen(attend(q, k, v, sight), wanted))
         return out
 
 
@@ -167,10 +168,18 @@ class DecoderLayer(nn.Module):
         sight: Sight,
         cache: KVCache | FixedRows | None,
         start: int,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, sight, cache, start)
+        """(B, T, hidden_size), of the ``wanted`` rows alone; keys and values are of all."""
+        mixed = self.self_attn(self.input_layernorm(x), rotary, sight, cache, start, wanted)
+        x = chosen(x, wanted) + mixed
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
+
+
+def chosen(x: Tensor, rows: Tensor | None) -> Tensor:
+    """These rows of (B, T, ...); None: all."""
+    return x if rows is None else x.index_select(1, rows)
 
 
 class Transformer(nn.Module):
@@ -195,24 +204,26 @@ class Transformer(nn.Module):
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def rotary(self, start: int, end: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin of positions ``start .. end - 1``, (T, 1, D)."""
+        """cos and signed sin, see :func:`rotate`, of positions ``start .. end - 1``, (T, 1, D)."""
         dtype = torch.float32 if self.config.rope_in_float32 else dtype
         cos, sin = self.tables()
         return cos[start:end, None].to(dtype), sin[start:end, None].to(dtype)
 
     def rotary_at(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin of (T,) positions, (T, 1, D)."""
+        """cos and signed sin of (T,) positions, (T, 1, D)."""
         dtype = torch.float32 if self.config.rope_in_float32 else dtype
         cos, sin = self.tables()
         return cos[positions, None].to(dtype), sin[positions, None].to(dtype)
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position in float32, on the weights' device; made once."""
+        """cos and signed sin of every position in float32, on the weights' device; made once."""
         device = self.embed_tokens.weight.device
         if self._tables is None or self._tables[0].device != device:
             # The tables outlive the inference mode they may first be asked for in.
             with torch.inference_mode(False):
-                self._tables = rotary_tables(self.config, device)
+                cos, sin = rotary_tables(self.config, device)
+                half = self.config.head_dim // 2
+                self._tables = cos, torch.cat((-sin[:, :half], sin[:, half:]), dim=1)
         return self._tables
 
     def forward(
@@ -221,6 +232,7 @@ class Transformer(nn.Module):
         visible_end: Tensor | None,
         cache: KVCache | None = None,
         start: int = 0,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Final hidden states of a window, normed.
 
@@ -229,9 +241,10 @@ class Transformer(nn.Module):
             visible_end: (T,) or (B, T), see :mod:`d2f.nn.attention`; None: every row sees all keys.
                 May lie on the host.
             cache: holds rows ``0 .. start - 1``; the window's K/V are written at ``start``.
+            wanted: (N,) rows of the window whose states are of use; None: all.
 
         Returns:
-            (B, T, hidden_size).
+            (B, T, hidden_size), or (B, N, hidden_size) of the wanted rows.
         """
         rows = ids.shape[1]
         if start + rows > self.config.max_length:
@@ -242,12 +255,15 @@ class Transformer(nn.Module):
             cache.check_window(start, rows)
         groups = self.config.num_heads // self.config.num_kv_heads
         window = (ids.shape[0], rows)
-        sight = make_sight(self.attention, visible_end, window, start + rows, groups, ids.device)
         x = self.embed_tokens(ids)
+        sight = make_sight(
+            self.attention, visible_end, window, start + rows, groups, x.device, x.dtype
+        )
         rotary = self.rotary(start, start + rows, x.dtype)
+        last = len(self.layers) - 1
         with any_shape(ids.device):
-            for layer in self.layers:
-                x = layer(x, rotary, sight, cache, start)
+            for index, layer in enumerate(self.layers):
+                x = layer(x, rotary, sight, cache, start, wanted if index == last else None)
         out: Tensor = self.norm(x)
         return out
 
