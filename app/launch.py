@@ -55,7 +55,7 @@ def race_store(place: str | None) -> Store | None:
 @contextmanager
 def computing_host(args: argparse.Namespace) -> Iterator[Host]:
     """Where the models compute, for as long as the context lasts."""
-    host = Host(args.engine, args.models_dir, args.pairs, args.refused)
+    host = Host(args.engine, args.models_dir, args.pairs, args.refused, args.tuner)
     apart = Apart()
     try:
         if args.lent:

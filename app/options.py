@@ -15,11 +15,13 @@ import torch
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, READY, Pair, against, pair_state
 from d2f.cli.models import found_here
 from d2f.cli.options import Parser, add_engine_options, chosen_options
+from d2f.cli.program import calibrations
 from d2f.errors import InvalidInput
 from d2f.machine import default_dtype
 from d2f.memory import find_device
 from d2f.nn.quantize import check_quantization
 from d2f.run_options import RunOptions
+from d2f.tuning import Tuner
 
 from .environment import bare
 from .lanes.folders import models_in
@@ -171,7 +173,8 @@ def _choose(args: argparse.Namespace, runners: Mapping[str, Runner]) -> None:
     """Sets the engine and the pairs that can race, with the one that was asked for by its name."""
     chosen = against(KNOWN[args.pair], args.ar) if args.ar else KNOWN[args.pair]
     here = [d for d in RACING if not isinstance(runners.get(d), Server)]
-    args.engine = chosen_options(args, default_dtype(args.device, embedded=args.pair in PAIRS))
+    args.engine = chosen_options(args)
+    args.tuner = Tuner(calibrations(), args.recalibrate)
     if args.lent:  # the GPU cannot be asked before it is lent
         args.pairs, args.refused = dict(PAIRS), {}
     else:
@@ -191,7 +194,10 @@ def racing_pairs(
     Raises:
         InvalidInput: ``chosen`` cannot.
     """
-    here, how = found_here(engine.device, models_dir), (engine.quantize, engine.dtype)
+    dtype = engine.dtype
+    if dtype == "auto":
+        dtype = default_dtype(engine.device, embedded=chosen.name in PAIRS)
+    here, how = found_here(engine.device, models_dir), (engine.quantize, dtype)
     asked = pair_state(chosen, here, *how, decoders)
     if asked.kind != READY:
         raise InvalidInput(f"--pair {chosen.name}: {asked.text}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from d2f.nn.compiled import Fixed
+from d2f.nn.timing import Tuned
 from d2f.nn.transformer import Transformer
 from d2f.shape import ModelConfig
 from d2f.tokenizer import Tokenizer
@@ -19,13 +20,17 @@ from d2f.tokenizer import Tokenizer
 class Model:
     """A loaded network with its tokenizer; what every decoder takes.
 
-    ``fixed``: the programs of a compiled model; None: every forward runs eagerly.
+    ``fixed``: the programs of a compiled model; None: every forward runs eagerly. ``threads``: with
+    how many torch computes each step; None: as many as it has. ``tuned``: the timings by which
+    this, dtype and packing were chosen, if they were.
     """
 
     name: str
     net: Transformer
     tokenizer: Tokenizer
     fixed: Fixed | None = None
+    threads: int | None = None
+    tuned: Tuned | None = None
 
     @property
     def config(self) -> ModelConfig:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of :func:`d2f.load_model` by their names."""
+    """The options of :func:`d2f.load_model` by their names.
+
+    ``dtype`` "auto" leaves the choice to :mod:`d2f.tuning`, as do ``packing`` and ``threads`` None.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
@@ -13,6 +16,8 @@ class RunOptions:
     quantize: str | None = None
     compile: bool = False
     fuse: bool = False
+    packing: str | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.fuse:

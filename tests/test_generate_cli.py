@@ -58,6 +58,7 @@ def test_json_is_all_that_stdout_holds(models: Path) -> None:
         command(
             *("--model", str(models / "mini-d2f"), "--prompt", PROMPT, "--json"),
             *("--max-new-tokens", "24", "--tau-conf", "0.5", "--dtype", "float32"),
+            *("--threads", "1"),
         ),
         capture_output=True,
         text=True,

@@ -83,7 +83,7 @@ def test_models_that_are_in_the_way_go(tmp_path, tokenizer_folder, monkeypatch):
     pair = save_pair(tmp_path, tokenizer_folder, D2FConfig(max_new_tokens=8, block_size=4))
     loaded_model(pair.d2f, Host())
     held = [loaded_model.cache_info().currsize]
-    load = app.lanes.lane.load_model
+    load = app.lanes.lane.load_tuned
 
     def full_once(*request, **options):
         held.append(loaded_model.cache_info().currsize)
@@ -91,6 +91,6 @@ def test_models_that_are_in_the_way_go(tmp_path, tokenizer_folder, monkeypatch):
             raise TooLittleMemory("it needs 2 GB, and 1 GB are free")
         return load(*request, **options)
 
-    monkeypatch.setattr(app.lanes.lane, "load_model", full_once)
+    monkeypatch.setattr(app.lanes.lane, "load_tuned", full_once)
     assert loaded_model(pair.ar, Host()).config.causal
     assert held[0] >= 1 and held[1] >= 1 and held[2] == 0

@@ -203,11 +203,16 @@ class Gated(Watched):
         self.begun = 0
 
     def forward(
-        self, ids: Tensor, visible_end: Tensor | None, cache: KVCache | None = None, start: int = 0
+        self,
+        ids: Tensor,
+        visible_end: Tensor | None,
+        cache: KVCache | None = None,
+        start: int = 0,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         self.begun += 1
         assert self.leave.acquire(timeout=60)
-        return super().forward(ids, visible_end, cache, start)
+        return super().forward(ids, visible_end, cache, start, wanted)
 
 
 @pytest.fixture

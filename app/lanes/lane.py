@@ -6,7 +6,7 @@ The page cannot tell them apart. Knows nothing of clocks, threads or screens.
 import gc
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from reprlib import repr as brief
@@ -16,7 +16,6 @@ import torch
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
 from d2f.catalogue.pairs import PAIRS, RACING, Pair, default_config
 from d2f.catalogue.published import PUBLISHED
-from d2f.checkpoints.load import load_model
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import preparing, trace_header
 from d2f.detokenizer import TokenTexts
@@ -24,6 +23,7 @@ from d2f.errors import D2FError, InvalidInput, TooLittleMemory
 from d2f.events import StepEvent
 from d2f.run_options import RunOptions
 from d2f.tokenizer import Message
+from d2f.tuning import Tuner, load_tuned, usual_dtype
 
 from ..characters import whole
 from ..conversation import Conversation, spoken
@@ -153,7 +153,8 @@ class Lane:
 class Host:
     """Where and how models run, and a folder whose models go before others.
 
-    ``pairs`` are those that can race here, by name; ``refused`` says of others why they cannot.
+    ``tuner`` chooses what the engine's options leave open. ``pairs`` are those that can race here,
+    by name; ``refused`` says of others why they cannot.
     ``elsewhere`` opens the lanes where the models are not in this process: the GPU is lent for one
     call at a time, or they have a process of their own.
     """
@@ -162,6 +163,7 @@ class Host:
     models_dir: Path | None = None
     pairs: Mapping[str, Pair] = field(default_factory=lambda: PAIRS, compare=False)
     refused: Mapping[str, str] = field(default_factory=dict, compare=False)
+    tuner: Tuner = Tuner()
     elsewhere: "Callable[[Asked, Host, Stopped], Opened] | None" = field(
         default=None, compare=False
     )
@@ -298,9 +300,8 @@ def loaded_model(name: str, host: Host) -> Model:
     """
     # A folder in the place of a catalogue's model is decoded as that model is.
     known = PUBLISHED[name].diffusion if name in PUBLISHED else None
-    load = partial(
-        load_model, found_model(name, host.models_dir), diffusion=known, **asdict(host.engine)
-    )
+    place = found_model(name, host.models_dir)
+    load = partial(load_tuned, place, host.engine, host.tuner, diffusion=known)
     try:
         try:
             return load()
@@ -364,9 +365,9 @@ def _decoding(name: str, decoder: str, runner: Runner | None, host: Host) -> Dec
     if isinstance(runner, Server):
         return runner
     if isinstance(runner, Transformers):
-        return warm_reference(
-            found_model(name, host.models_dir), host.engine.device, host.engine.dtype
-        )
+        device, dtype = host.engine.device, host.engine.dtype
+        dtype = usual_dtype(name, device) if dtype == "auto" else dtype
+        return warm_reference(found_model(name, host.models_dir), device, dtype)
     return warm_model(name, decoder, host)
 
 

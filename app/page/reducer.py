@@ -149,8 +149,18 @@ def place(header: TraceHeader) -> str:
 def machine(*headers: TraceHeader) -> str:
     """What the figures were measured on, and how; told once where lanes do not differ."""
     warning = not_for_racing(header.versions.get("weights") for header in headers)
-    told = [*(_measured(header) for header in headers), *([warning] if warning else [])]
-    return " ".join(dict.fromkeys(told))
+    told = [*(_measured(header) for header in headers), *map(_chosen, headers)]
+    told += [warning] if warning else []
+    return " ".join(filter(None, dict.fromkeys(told)))
+
+
+def _chosen(header: TraceHeader) -> str:
+    """With how many threads a lane computed, and why so many; nothing where none was timed."""
+    threads, timed = (header.versions.get(name) for name in ("threads", "timed"))
+    if threads is None or timed is None or header.host:
+        return ""
+    many = f"{threads} thread{'s' * (threads != '1')}"
+    return f"{header.model} computed with {many}, the fastest here: {timed}."
 
 
 def _measured(header: TraceHeader) -> str:

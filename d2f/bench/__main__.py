@@ -1,6 +1,6 @@
 """Command line of the benchmark: ``python -m d2f bench --help``."""
 
-from d2f.cli.program import program, starting
+from d2f.cli.program import calibrations, program, starting
 
 with starting():
     import argparse
@@ -10,7 +10,6 @@ with starting():
     from pathlib import Path
     from typing import Any
 
-    import torch
     from tqdm import tqdm
 
     from d2f.bench import shape_suite
@@ -29,14 +28,14 @@ with starting():
         warm_up,
     )
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
-    from d2f.checkpoints.load import load_model
     from d2f.cli.options import Parser, add_engine_options, chosen_options, positive, whole
     from d2f.cli.output import check_output, write_output
     from d2f.config import CONFIGS
     from d2f.decode.common import how_it_runs
-    from d2f.machine import default_dtype, machine, versions
+    from d2f.machine import machine, versions
     from d2f.strict_json import to_json
     from d2f.tasks import TALK, TASKS, Problem
+    from d2f.tuning import Tuner, load_tuned
 
 # Held-out problems by task.
 Asked = Mapping[str, Sequence[Problem]]
@@ -85,7 +84,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="problems a task for the slow vanilla decoder (default: 2)",
     )
-    add("--threads", type=positive, help="torch threads (default: torch's own choice)")
     add_engine_options(parser)
     add(
         "--set",
@@ -121,10 +119,8 @@ def make_lanes(args: argparse.Namespace) -> list[Lane]:
     base = entries(known, args.decoders or list(known), args.model, args.set)
     check_configs({entry.decoder: entry.config for entry in base})
     every = [*base, *swept(base, args.sweep)]
-    engine = chosen_options(
-        args, default_dtype(args.device, embedded=args.suite not in PUBLISHED_PAIRS)
-    )
-    models = {name: load_model(name, **asdict(engine)) for name in {e.model: None for e in every}}
+    engine, tuner = chosen_options(args), Tuner(calibrations(), args.recalibrate)
+    models = {name: load_tuned(name, engine, tuner) for name in {e.model: None for e in every}}
     return [
         Lane(
             decoder=entry.decoder,
@@ -156,9 +152,12 @@ def run(args: argparse.Namespace, lanes: Sequence[Lane], asked: Asked) -> dict[s
     return {
         "suite": args.suite,
         "seed": args.seed,
-        "dtype": lanes[0].model.dtype,
+        "dtype": " and ".join(dict.fromkeys(lane.model.dtype for lane in lanes)),
         "machine": machine(args.device),
         "versions": versions(),
+        "timed": {
+            lane.decoder: asdict(lane.model.tuned) for lane in lanes if lane.model.tuned is not None
+        },
         "runs": {lane.decoder: how_it_runs(lane.model, lane.config) for lane in lanes},
         "results": [asdict(row) for row in table],
         "ratios": ratios(table),
@@ -170,8 +169,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     if args.suite == "shape":
         return shape_suite.main(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     check_output("--out", args.out)
     lanes = make_lanes(args)
     asked = held_out(args.tasks, max(lane.problems for lane in lanes), args.seed)

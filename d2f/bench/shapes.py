@@ -24,6 +24,7 @@ from d2f.model import Model
 from d2f.nn.compiled import Fixed
 from d2f.nn.sampling import choose, forbid
 from d2f.nn.transformer import RMSNorm, Transformer
+from d2f.policy import Plan
 from d2f.shape import BYTES, ModelConfig
 from d2f.tokenizer import Tokenizer
 
@@ -108,18 +109,19 @@ class Steps:
         for rows in (*self.cache.keys, *self.cache.values):
             rows.normal_()
         # What models with a logit shift need of the row before the window.
-        states = torch.zeros(1, 1, config.hidden_size, device=windows.device)
-        self.windows.predictor.last_final = states.to(windows.net.embed_tokens.weight.dtype)
+        states = torch.zeros(1, config.hidden_size, device=windows.device)
+        self.windows.last_final = states.to(windows.net.embed_tokens.weight.dtype)
 
     @torch.inference_mode()
     def step(self, context: int, window: int) -> tuple[float, float]:
         """Seconds until all is queued, and until the choice is on the host."""
         self.cache.length, end = context, context + window
         started = time.perf_counter()
-        positions = range(context, end)
+        positions = list(range(context, end))
         size = self.block_size
         ends = [min(context + (row // size + 1) * size, end) for row in range(window)]
-        logits = self.windows.logits([1] * window, ends, positions)
+        plan = Plan((context, end), positions, ends, final=0)
+        logits = self.windows.logits([1] * window, plan)
         logits, finite = forbid(logits, self.forbidden)
         chosen = (*choose(logits, ARConfig(), None), finite)
         queued = time.perf_counter()

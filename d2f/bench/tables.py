@@ -45,8 +45,10 @@ def machine_line(result: Result) -> str:
     machine, versions = result["machine"], result["versions"]
     bf16 = "native" if machine["bf16_native"] else "not native"
     software = ", ".join(f"{name} {release}" for name, release in versions.items())
+    own = any("threads" in run for run in result.get("runs", {}).values())  # told with its lane
+    threads = "" if own else f"torch threads: {machine['threads']}, "
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, torch threads: {machine['threads']}, "
+        f"{machine['cpu']}, {machine['cores']} cores, {threads}"
         f"device {machine['device']}, {result['dtype']} (bfloat16 {bf16}), {machine['platform']}; "
         f"{software}; {runs_line(result)}problems drawn with seed {result['seed']}"
     )

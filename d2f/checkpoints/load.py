@@ -15,6 +15,7 @@ from d2f.checkpoints.plan import DTYPES, Plan, check_fit, folder_tokenizer, make
 from d2f.checkpoints.resolve import known_shape, published_model, resolve
 from d2f.checkpoints.shards import open_shard
 from d2f.model import Model
+from d2f.nn.packing import pack
 from d2f.nn.quantize import quantize as quantize_network
 from d2f.nn.transformer import Transformer
 from d2f.run_options import RunOptions
@@ -32,6 +33,8 @@ def load_model(
     quantize: str | None = None,
     compile: bool = False,
     fuse: bool = False,
+    packing: str | None = None,
+    threads: int | None = None,
     revision: str | None = None,
     diffusion: Diffusion | None = None,
 ) -> Model:
@@ -48,13 +51,16 @@ def load_model(
         quantize: "int8" (needs torchao) or "int4" (needs bitsandbytes), for the layers' weights.
         compile: make the steps ahead: on CUDA captured as graphs, elsewhere compiled.
         fuse: compile what the graphs of CUDA hold, too.
+        packing: how weights lie in memory, one of :data:`d2f.nn.packing.PACKINGS`; None: as is
+            usual for device and dtype.
+        threads: with how many torch computes each step of decoding; None: as many as it has.
         revision: of a repository of the hub; None: the catalogue's, else its branch ``main``,
             which may move.
         diffusion: how a diffusion model is decoded, where neither its files nor the catalogue say
             so: mask token, logit shift, grid of blocks.
 
     Raises:
-        InvalidInput: unknown name, no such device, an attention that cannot run there.
+        InvalidInput: unknown name, no such device, an attention or a packing that cannot be there.
         LoadError: unsupported architecture, a diffusion model of which it is not known how it
             decodes, something given that its files contradict, missing or left-over keys, an
             adapter for another base, a missing or damaged file, a quantisation that is not
@@ -67,6 +73,8 @@ def load_model(
         quantize=quantize,
         compile=compile,
         fuse=fuse,
+        packing=packing,
+        threads=threads,
     )
     published = published_model(name)
     if published is not None:
@@ -90,7 +98,8 @@ def fill(plan: Plan, options: RunOptions) -> Model:
     read_weights(net, plan)
     if options.quantize is not None:
         quantize_network(net, options.quantize, options.device)
-    model = Model(plan.name, net.eval(), plan.tokenizer)
+    pack(net, plan.packing)
+    model = Model(plan.name, net.eval(), plan.tokenizer, threads=options.threads)
     return model.compiled(options.fuse) if options.compile else model
 
 

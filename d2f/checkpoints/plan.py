@@ -19,6 +19,7 @@ from d2f.errors import InvalidInput, LoadError, one_line
 from d2f.memory import free_memory, require_memory
 from d2f.model_files import Fields, read_fields, read_json
 from d2f.nn.attention import choose_backend
+from d2f.nn.packing import check_packing, usual_packing
 from d2f.nn.quantize import check_quantization
 from d2f.run_options import RunOptions
 from d2f.shape import Diffusion, ModelConfig, Shape
@@ -32,7 +33,7 @@ class Plan:
     """A model that will load: its weights, where each goes, and what it runs with.
 
     ``slots`` are the network's rows by the names of the ``stored`` weights; ``backend`` is what
-    attends.
+    attends, ``packing`` how the weights will lie in memory.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Plan:
     slots: Mapping[str, Slot]
     lora: Lora | None
     backend: str
+    packing: str
 
 
 def check_fit(name: str, shape: Shape, options: RunOptions) -> str:
@@ -65,6 +67,23 @@ def check_fit(name: str, shape: Shape, options: RunOptions) -> str:
     return choose_backend(options.attention, device, DTYPES[dtype], shape.head_dim)
 
 
+def choose_packing(options: RunOptions) -> str:
+    """How the weights will lie in memory: by rows where something else arranges them.
+
+    Raises:
+        InvalidInput: they cannot lie as asked.
+    """
+    asked, device, dtype = options.packing, torch.device(options.device), DTYPES[options.dtype]
+    if options.quantize or options.compile:
+        if asked not in (None, "rows"):
+            raise InvalidInput(f"packing {asked!r} is for weights neither quantised nor compiled")
+        return "rows"
+    if asked is None:
+        return usual_packing(device, dtype)
+    check_packing(asked, device, dtype)
+    return asked
+
+
 def make_plan(source: Source, options: RunOptions, given: Diffusion = NOTHING_GIVEN) -> Plan:
     """All there is to know of a model before memory is taken for it.
 
@@ -76,9 +95,9 @@ def make_plan(source: Source, options: RunOptions, given: Diffusion = NOTHING_GI
     """
     folder = source.folder
     raw = read_json(folder / "config.json")
-    config = model_config(raw, _together(source, given))
+    config = model_config(raw, together(source, given))
     layout = LAYOUTS[raw["model_type"]]
-    backend = check_fit(source.name, config, options)
+    backend, packing = check_fit(source.name, config, options), choose_packing(options)
     stored, slots = stored_weights(folder), key_map(config, layout)
     if config.tied_head:
         stored = without_copied_head(stored, layout, folder)
@@ -90,10 +109,10 @@ def make_plan(source: Source, options: RunOptions, given: Diffusion = NOTHING_GI
     if "d2f" not in raw:
         config = with_mask(config, tokenizer, folder)
     check_ids(config, tokenizer, folder)
-    return Plan(source.name, config, tokenizer, stored, slots, lora, backend)
+    return Plan(source.name, config, tokenizer, stored, slots, lora, backend, packing)
 
 
-def _together(source: Source, given: Diffusion) -> Diffusion:
+def together(source: Source, given: Diffusion) -> Diffusion:
     """What the catalogue and options say."""
     try:
         return source.said.merged(given)

@@ -3,14 +3,14 @@
 Knows no decoding rule; figures come from the Trace.
 """
 
-from d2f.cli.program import INTERRUPTED, program, starting
+from d2f.cli.program import INTERRUPTED, calibrations, program, starting
 
 with starting():
     import argparse
     import signal
     import sys
     from collections.abc import Iterator, Sequence
-    from dataclasses import asdict, replace
+    from dataclasses import replace
     from io import TextIOWrapper
     from pathlib import Path
     from types import FrameType
@@ -29,7 +29,6 @@ with starting():
     )
     from d2f.catalogue.published import PUBLISHED
     from d2f.checkpoints.config_json import model_config
-    from d2f.checkpoints.load import load_model
     from d2f.checkpoints.resolve import find_folder
     from d2f.cli.options import (
         Parser,
@@ -48,11 +47,11 @@ with starting():
     from d2f.detokenizer import ReadableText
     from d2f.errors import InvalidInput
     from d2f.infill import infill
-    from d2f.machine import default_dtype
     from d2f.memory import find_device
     from d2f.model_files import read_json
     from d2f.strict_json import to_json
     from d2f.text import decoded, plain_text
+    from d2f.tuning import Tuner, load_tuned
 
 SLOWEST = 1000
 DESCRIPTION = """\
@@ -193,10 +192,13 @@ def set_up(args: argparse.Namespace) -> Ready:
         raise InvalidInput("--infill says how long the answer is; leave --max-new-tokens out")
     config = chosen_config(args)
     prompt = read_prompt(args.prompt)
-    dtype = default_dtype(args.device, embedded=args.model in embedded_models())
-    options = asdict(chosen_options(args, dtype))
-    given = given_diffusion(args)
-    model = load_model(args.model, adapter=args.adapter, diffusion=given, **options)
+    model = load_tuned(
+        args.model,
+        chosen_options(args),
+        Tuner(calibrations(), args.recalibrate),
+        adapter=args.adapter,
+        diffusion=given_diffusion(args),
+    )
     prompt_ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
     hold: dict[int, int] = {}
     if args.infill is not None:

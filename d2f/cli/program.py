@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Protocol
 
@@ -20,6 +21,14 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 LOST, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # What a file says that takes no more: its reader is gone, its disk is full or broken.
 UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EIO)
+
+
+def calibrations() -> Path | None:
+    """Where models' timings are kept: the user's cache; None where D2F_CALIBRATE is 0."""
+    if os.environ.get("D2F_CALIBRATE") == "0":
+        return None
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "d2f" / "calibrations"
 
 
 class Main(Protocol):

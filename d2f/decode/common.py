@@ -103,11 +103,17 @@ def how_it_runs(model: Model, config: DecodeConfig) -> dict[str, str]:
     Decoders without a cache run eagerly whatever the model is.
     """
     fixed = model.fixed if kind_of(decoder_name(config)).units is not None else None
-    return {
+    told = {
         "attention": backend_name(model.net.attention),
         "forward": fixed.kind if fixed else "eager",
         "weights": model.net.quantized or model.dtype,
     }
+    if model.device.type == "cpu":
+        threads = model.threads or torch.get_num_threads()
+        told |= {"packing": model.net.packing, "threads": str(threads)}
+    if model.tuned is not None:
+        told["timed"] = model.tuned.reason
+    return told
 
 
 def read(*columns: Tensor) -> list[list[float]]:

@@ -20,6 +20,7 @@ from d2f.events import Commit, Guess, StepEvent
 from d2f.model import Model
 from d2f.nn.certainty import Memory, Said
 from d2f.nn.sampling import choose, forbid, likeliest
+from d2f.nn.threads import computing_with
 from d2f.policy import Held, Policy, kind_of, policy_of
 
 # From policy, settings and what a forward says of the N wanted positions, which of these commit,
@@ -88,7 +89,7 @@ def _steps(
     with open_windows(model, len(canvas), config) as windows:
         for step in count():
             plan = policy.plan()
-            with torch.inference_mode():
+            with computing_with(model.threads), torch.inference_mode():
                 logits = windows.logits(canvas[slice(*plan.window)], plan)
                 logits, finite = forbid(logits, model.forbidden)
                 logits = keep_going(logits, plan.wanted, held, model.tokenizer.stop_ids)

@@ -65,7 +65,8 @@ class Windows:
         visible = None if ends is None else torch.tensor(ends)
         window = send(torch.tensor([ids]), self.device)
         wanted = self.index(needed) if len(needed) < len(ids) else None
-        return self.net(window, visible, self.cache, self.start, wanted)[0]
+        states: Tensor = self.net(window, visible, self.cache, self.start, wanted)
+        return states[0]
 
     def index(self, rows: Sequence[int]) -> Tensor:
         """Row numbers on the device."""

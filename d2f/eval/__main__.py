@@ -13,9 +13,6 @@ with starting():
     from pathlib import Path
     from typing import Any
 
-    import torch
-
-    from d2f.catalogue.pairs import embedded_models
     from d2f.checkpoints.load import load_model
     from d2f.checkpoints.resolve import resolve
     from d2f.cli.options import (
@@ -24,7 +21,6 @@ with starting():
         add_engine_options,
         chosen_options,
         given_diffusion,
-        positive,
         whole,
     )
     from d2f.cli.output import check_output, write_output
@@ -35,12 +31,12 @@ with starting():
     from d2f.eval.protocol import OURS, PROTOCOLS, repository
     from d2f.eval.report import text_report
     from d2f.eval.share import sharing
-    from d2f.machine import default_dtype
     from d2f.memory import find_device
     from d2f.model import Model
     from d2f.policy import KINDS
     from d2f.run_options import RunOptions
     from d2f.strict_json import to_json
+    from d2f.tuning import usual_dtype
 
 PROGRAM = "python -m d2f eval"
 DESCRIPTION = """\
@@ -84,7 +80,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="JSON lines in place of the hub's data; may be repeated",
     )
     add("--run-code", action="store_true", help="tasks may run what is answered, in a sandbox")
-    add("--threads", type=positive, help="torch threads (default: torch's own choice)")
     add_engine_options(parser)
     add_diffusion_options(parser, grid=False)
     add(
@@ -113,8 +108,11 @@ def engine(args: argparse.Namespace) -> RunOptions:
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     find_device(device)
-    dtype = default_dtype(device, embedded=args.model in embedded_models())
-    return replace(chosen_options(args, dtype), device=device)
+    options = replace(chosen_options(args), device=device)
+    if options.dtype != "auto":
+        return options
+    # Not the fastest: a score is not to depend on this machine's speed.
+    return replace(options, dtype=usual_dtype(args.model, device))
 
 
 def need_harness() -> None:
@@ -186,8 +184,6 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], Journal] | None:
 @program("d2f eval")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     found = evaluate(args)
     if found is None:
         return 0

@@ -128,8 +128,9 @@ class Attention(nn.Module):
     ) -> Tensor:
         batch, rows, _ = x.shape
         qkv = self.qkv_proj(x).view(batch, rows, -1, self.head_dim)
-        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
-        q, k = rotate(self.qk_norm(qk), *rotary).split((self.heads, self.kv_heads), dim=2)
+        qk, v = qkv.split_with_sizes((self.heads + self.kv_heads, self.kv_heads), dim=2)
+        qk = rotate(self.qk_norm(qk), *rotary)
+        q, k = qk.split_with_sizes((self.heads, self.kv_heads), dim=2)
         k, v = k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.write(self.layer, start, k, v)
@@ -186,7 +187,8 @@ class Transformer(nn.Module):
     """Token ids to hidden states; :meth:`logits` applies the head where it is wanted.
 
     ``attention`` names the backend, one of :data:`d2f.nn.attention.BACKENDS`; ``quantized`` the
-    kind of weights the layers hold, None for their own dtype (see :mod:`d2f.nn.quantize`).
+    kind of weights the layers hold, None for their own dtype (see :mod:`d2f.nn.quantize`);
+    ``packing`` how they lie in memory (see :mod:`d2f.nn.packing`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -194,6 +196,7 @@ class Transformer(nn.Module):
         self.config = config
         self.attention = "sdpa"
         self.quantized: str | None = None
+        self.packing = "rows"
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)

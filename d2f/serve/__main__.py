@@ -1,6 +1,6 @@
 """``python -m d2f serve``: starts the service. For several machines or GPUs see ``replicas``."""
 
-from d2f.cli.program import program, starting
+from d2f.cli.program import calibrations, program, starting
 
 with starting():
     import argparse
@@ -15,7 +15,6 @@ with starting():
     import uvicorn
     from fastapi import FastAPI
 
-    from d2f.catalogue.pairs import embedded_models
     from d2f.cli.options import (
         Parser,
         add_diffusion_options,
@@ -24,8 +23,8 @@ with starting():
         given_diffusion,
     )
     from d2f.errors import InvalidInput
-    from d2f.machine import default_dtype
     from d2f.serve.service import Options, load_app
+    from d2f.tuning import Tuner
 
 DESCRIPTION = """\
 Serve one model over HTTP: OpenAI's /v1/chat/completions, /v1/completions and /v1/models, and
@@ -83,12 +82,12 @@ def serve(app: FastAPI, listener: socket.socket) -> None:
 @program("d2f serve")
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    dtype = default_dtype(args.device, embedded=args.model in embedded_models())
     options = Options(
         model=args.model,
         adapter=args.adapter,
-        **asdict(chosen_options(args, dtype)),
+        **asdict(chosen_options(args)),
         **asdict(given_diffusion(args)),
+        tuner=Tuner(calibrations(), args.recalibrate),
         queue=args.queue,
         max_tokens=args.max_tokens,
         key=os.environ.get("D2F_API_KEY", "").strip(),

@@ -26,7 +26,6 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, default_config, made_for
-from d2f.checkpoints.load import load_model
 from d2f.config import D2FConfig, DecodeConfig
 from d2f.decode import generate, prepare, stream, trace_header
 from d2f.detokenizer import TokenTexts
@@ -50,6 +49,7 @@ from d2f.shape import Diffusion
 from d2f.stops import spoken
 from d2f.strict_json import to_json
 from d2f.tokenizer import Tokenizer
+from d2f.tuning import Tuner, load_tuned
 
 WARM_UP_TOKENS = 32
 T = TypeVar("T")
@@ -71,6 +71,9 @@ class Options:
     quantize: str | None = None
     compile: bool = False
     fuse: bool = False
+    packing: str | None = None
+    threads: int | None = None
+    tuner: Tuner = Tuner()
     mask_id: int | None = None
     logit_shift: bool | None = None
     grid: str | None = None
@@ -109,7 +112,13 @@ def load_app(options: Options) -> FastAPI:
     """The service with its model loaded and warm. A model that does not load raises."""
     how = {each.name: getattr(options, each.name) for each in fields(RunOptions)}
     given = Diffusion(**{each.name: getattr(options, each.name) for each in fields(Diffusion)})
-    model = load_model(options.model, adapter=options.adapter, diffusion=given, **how)
+    model = load_tuned(
+        options.model,
+        RunOptions(**how),
+        options.tuner,
+        adapter=options.adapter,
+        diffusion=given,
+    )
     config = _default(model)
     warm = min(WARM_UP_TOKENS, options.max_tokens)
     # A prompt of no template: a base model has none, and completes prompts all the same.
