@@ -56,9 +56,6 @@ class Conversation:
     def with_turn(self, prompt: str, answers: Sequence[str]) -> "Conversation":
         return Conversation(self.pair, (*self.turns, Exchange(prompt, tuple(answers))))
 
-    def without_last(self) -> "Conversation":
-        return Conversation(self.pair, self.turns[:-1])
-
     def latest(self, turns: int) -> "Conversation":
         """Its last so many turns."""
         return Conversation(self.pair, self.turns[len(self.turns) - turns :])
