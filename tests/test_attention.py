@@ -6,8 +6,10 @@ the kernel itself is tested.
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from flash_standin import flash_attn_with_kvcache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sight import block_causal_ends, causal_ends, full_ends
+from tiny import network
 from torch.nn.attention import flex_attention as flex
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2f.errors import InvalidInput
 from d2f.nn.attention import (
@@ -24,6 +28,7 @@ from d2f.nn.attention import (
     any_shape,
     attend,
     backend_name,
+    bias,
     choose_backend,
     equal_runs,
     flash_kernel,
@@ -34,6 +39,7 @@ from d2f.nn.attention import (
     send,
     visible_mask,
 )
+from d2f.nn.cache import FixedRows
 
 CPU = torch.device("cpu")
 
@@ -391,3 +397,45 @@ def test_forwards_of_any_shape_on_a_gpu_do_without_cudnn() -> None:
         assert torch.backends.cuda.mem_efficient_sdp_enabled()
         assert torch.backends.cuda.math_sdp_enabled()
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("keys", [1, 15, 16, 17, 333])
+def test_a_bias_lies_in_memory_as_kernels_want_it(keys: int, dtype: torch.dtype) -> None:
+    ends = torch.tensor([1, max(1, keys // 2), keys])
+    mask = visible_mask(ends, keys, 2)
+    found = bias(mask, dtype)
+    assert found.shape == mask.shape and found.dtype == dtype
+    assert found.equal(torch.where(mask, 0.0, -torch.inf).to(dtype))
+    assert found.stride(-1) == 1 and all(step % 16 == 0 for step in found.stride()[:-1])
+
+
+class Names(TorchDispatchMode):
+    """Counts operators by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_forward_makes_one_bias_however_many_layers_read_it(fixed: bool, layers: int) -> None:
+    net = network(64, num_layers=layers)
+    ids, ends = torch.ones(1, 6, dtype=torch.long), torch.tensor([5, 5, 5, 8, 8, 8])
+    cache = net.new_cache(16)
+    cache.length = 2
+    with Names() as seen, torch.inference_mode():
+        if fixed:
+            net.fixed(ids, ends, FixedRows(cache, torch.arange(2, 8), 16), 3)
+        else:
+            net(ids, ends, cache, 2)
+    # One tensor of a mask is filled; sdpa converts none, and pads none.
+    assert seen.counts["masked_fill_"] == 1
+    assert seen.counts["where"] == seen.counts["constant_pad_nd"] == 0

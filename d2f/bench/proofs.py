@@ -211,8 +211,9 @@ def deviations(place: Place, backend: str, dtype: str) -> Iterator[float]:
         cpu = torch.device("cpu")
         true = attend(q, k, v, make_sight("sdpa", ends, (1, rows), keys, groups, cpu))
         q, k, v = (each.to(place.device, DTYPES[dtype]) for each in (q, k, v))
-        eager = make_sight(backend, ends, (1, rows), keys, groups, place.device)
-        fixed = make_fixed_sight(backend, ends.to(place.device), size, keys, groups)
+        eager = make_sight(backend, ends, (1, rows), keys, groups, place.device, DTYPES[dtype])
+        on_device = ends.to(place.device)
+        fixed = make_fixed_sight(backend, on_device, size, keys, groups, DTYPES[dtype])
         for sight in (eager, fixed):
             yield float((attend(q, k, v, sight).float().cpu() - true).abs().max())
 

@@ -37,6 +37,8 @@ HUB_KERNEL = "kernels-community/flash-attn2"
 # The least CUDA capability flash-attn is built for (Ampere), and its widest head.
 FLASH_CAPABILITY, FLASH_HEAD_DIM = (8, 0), 256
 FLEX_TILE = 128
+# Torch's memory-efficient kernel takes a bias whose rows begin at multiples of so many numbers.
+ALIGNED = 16
 # Torch's own kernels that take any shape as it comes.
 ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -224,12 +226,24 @@ def make_sight(
 
 
 def bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask as what sdpa adds to the scores, which it would else make in each layer."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    """A boolean mask as what sdpa adds to the scores, which it would else make in each layer.
+
+    Rows lie in memory as far apart as kernels want them, or each layer would make a padded copy.
+    """
+    keys = mask.shape[-1]
+    room = torch.zeros(
+        (*mask.shape[:-1], -(-keys // ALIGNED) * ALIGNED), dtype=dtype, device=mask.device
+    )
+    return room[..., :keys].masked_fill_(~mask, -torch.inf)
 
 
 def make_fixed_sight(
-    backend: str, visible_end: Tensor, size: int, num_keys: int, groups: int
+    backend: str,
+    visible_end: Tensor,
+    size: int,
+    num_keys: int,
+    groups: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Sight:
     """:func:`make_sight` from ends the device alone knows, for a window of blocks of ``size``."""
     if backend == "flash":
@@ -238,7 +252,7 @@ def make_fixed_sight(
         return FlashSight((part,))
     if backend == "flex":
         return FlexSight(_block_mask(visible_end, num_keys))
-    return visible_mask(visible_end, num_keys, groups)
+    return bias(visible_mask(visible_end, num_keys, groups), dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:

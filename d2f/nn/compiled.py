@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from d2f.errors import ComputeError
-from d2f.nn.attention import send
+from d2f.nn.attention import ALIGNED, send
 from d2f.nn.cache import FixedRows, KVCache
 from d2f.nn.transformer import Transformer
 from d2f.shape import TOKENS
@@ -35,8 +35,6 @@ from d2f.shape import TOKENS
 EXTENT = 256
 # The fewest rows of a program for more than one: fewer would cost as much.
 LEAST = 8
-# What rows of a cache that is read whole are a multiple of, for kernels to take it as it is.
-ALIGNED = 16
 WARM_UPS = 3
 # One capture at a time in the process: beginning one waits for what another one forbids to wait.
 _CAPTURING = threading.Lock()

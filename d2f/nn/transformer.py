@@ -283,8 +283,8 @@ class Transformer(nn.Module):
             (1, T, hidden_size).
         """
         groups = self.config.num_heads // self.config.num_kv_heads
-        sight = make_fixed_sight(self.attention, visible_end, size, cache.extent, groups)
         x = self.embed_tokens(ids)
+        sight = make_fixed_sight(self.attention, visible_end, size, cache.extent, groups, x.dtype)
         # Padding may stand beyond the last position there is.
         positions = cache.positions.clamp(max=self.config.max_length - 1)
         rotary = self.rotary_at(positions, x.dtype)
