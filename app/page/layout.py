@@ -91,8 +91,8 @@ def _wire_board(page: Page) -> None:
     _on(board.ask, page.run, {parts.problem}, told, **queued)
     _on(board.halt, page.stop, None, None)
     _on(board.draw, page.draw, None, [board, parts.problem])
-    # Of two links, the later one.
-    _on(board.link, page.open_link, None, told, trigger_mode="always_last")
+    # Each with its own link: what Gradio holds back may go out with an earlier one's data.
+    _on(board.link, page.open_link, None, told, trigger_mode="multiple")
 
 
 def _wire_recordings(
