@@ -110,7 +110,7 @@ def test_a_file_opens_however_an_editor_saved_it(tmp_path: Path, encoding: str) 
 def test_the_run_of_one_decoder_says_where_it_belongs(tmp_path: Path) -> None:
     own, path = page([]), tmp_path / "run.json"
     path.write_text(race().lanes[0].trace.to_json())
-    text = "it is the run of one decoder, as d2f generate --trace writes it"
+    text = "it holds the run of one decoder, as d2f generate --trace writes it"
     with pytest.raises(D2FError, match=text):
         own.open_file(str(path), request("me"))
 
