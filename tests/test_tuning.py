@@ -266,7 +266,7 @@ def test_alike_ways_are_told_apart_by_their_threads() -> None:
     assert fastest(WAYS, ROW) == WAYS[3]
     assert fastest(WAYS, WINDOW) == WAYS[4]
     near = [Way("float32", "columns", n, 1 - n / 200, 1 - n / 10) for n in (4, 2, 1)]
-    assert fastest(near, ROW).threads == 1  # up to 3 % more than the least is alike
+    assert fastest(near, ROW).threads == 1  # a tenth more than the least is alike
     assert fastest(near, WINDOW).threads == 4
 
 
