@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import gradio as gr
 
-from d2f.catalogue.pairs import RACING
 from d2f.errors import InvalidInput
 
 from .environment import bypass_proxies
@@ -76,8 +75,9 @@ def computing_host(args: argparse.Namespace) -> Iterator[Host]:
 def _lent_host(host: Host, pair: str) -> Host:
     import spaces
 
-    for decoder in RACING:  # what is on the GPU now goes there again with every call
-        loaded_model(host.pairs[pair].lanes[decoder][0], host)
+    chosen = host.pairs[pair]
+    for decoder in chosen.racing:  # what is on the GPU now goes there again with every call
+        loaded_model(chosen.lanes[decoder][0], host)
     return replace(host, elsewhere=borrowing(lent(spaces.GPU(duration=duration)(compute))))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, RACING, READY, Pair, against, pair_state
+from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS, READY, Pair, against, pair_state
 from d2f.cli.models import found_here
 from d2f.cli.options import Parser, add_engine_options, chosen_options
 from d2f.cli.program import calibrations
@@ -26,6 +26,7 @@ from d2f.tuning import Tuner
 from .environment import bare
 from .lanes.folders import models_in
 from .lanes.remote import Server
+from .lanes.rivals import rivals
 from .lanes.runners import Runner, add_options, chosen_runners, rival_pair
 
 DESCRIPTION = "Race a D2F model against its AR baseline, on a page in the browser."
@@ -172,15 +173,20 @@ def _refusal(error: OSError, host: str, port: int | None) -> str:
 def _choose(args: argparse.Namespace, runners: Mapping[str, Runner]) -> None:
     """Sets the engine and the pairs that can race, with the one that was asked for by its name."""
     chosen = against(KNOWN[args.pair], args.ar) if args.ar else KNOWN[args.pair]
-    here = [d for d in RACING if not isinstance(runners.get(d), Server)]
+    here = [d for d in chosen.racing if not isinstance(runners.get(d), Server)]
     args.engine = chosen_options(args)
     args.tuner = Tuner(calibrations(), args.recalibrate)
     if args.lent:  # the GPU cannot be asked before it is lent
-        args.pairs, args.refused = dict(PAIRS), {}
+        args.pairs, args.refused = with_rivals(PAIRS), {}
     else:
         args.pairs, args.refused = racing_pairs(chosen, here, args.engine, args.models_dir)
     pair = rival_pair(chosen, runners) if runners else chosen
     args.pairs[pair.name], args.pair = pair, pair.name
+
+
+def with_rivals(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
+    """The pairs, each followed by those that race its other lanes."""
+    return {each.name: each for pair in pairs.values() for each in (pair, *rivals(pair))}
 
 
 def racing_pairs(
@@ -204,4 +210,8 @@ def racing_pairs(
     states = {name: pair_state(pair, here, *how) for name, pair in PUBLISHED_PAIRS.items()}
     ready = {name: p for name, p in PUBLISHED_PAIRS.items() if states[name].kind == READY}
     others = {name: p for name, p in PUBLISHED_PAIRS.items() if name not in ready}
-    return PAIRS | ready, {p.title: states[name].text for name, p in others.items()}
+    more = rivals(chosen) if chosen.name in ready else ()
+    offered = {p.name: p for p in more if pair_state(p, here, *how, p.racing).kind == READY}
+    return with_rivals(PAIRS) | ready | offered, {
+        p.title: states[name].text for name, p in others.items()
+    }

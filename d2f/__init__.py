@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d2f.checkpoints.load import load_model
-    from d2f.config import ARConfig, D2FConfig, DecodeConfig, VanillaConfig
+    from d2f.config import (
+        ARConfig,
+        D2FConfig,
+        DecodeConfig,
+        FastDualConfig,
+        FastPrefixConfig,
+        VanillaConfig,
+    )
     from d2f.decode import generate, stream
     from d2f.events import BlockView, Commit, Guess, StepEvent, Trace, TraceHeader
     from d2f.model import Model
@@ -20,6 +27,8 @@ __all__ = [
     "Commit",
     "D2FConfig",
     "DecodeConfig",
+    "FastDualConfig",
+    "FastPrefixConfig",
     "Guess",
     "Model",
     "StepEvent",
@@ -33,7 +42,10 @@ __all__ = [
 
 _HOMES = {
     "checkpoints.load": ("load_model",),
-    "config": ("ARConfig", "D2FConfig", "DecodeConfig", "VanillaConfig"),
+    "config": (
+        *("ARConfig", "D2FConfig", "DecodeConfig"),
+        *("FastDualConfig", "FastPrefixConfig", "VanillaConfig"),
+    ),
     "decode": ("generate", "stream"),
     "events": ("BlockView", "Commit", "Guess", "StepEvent", "Trace", "TraceHeader"),
     "model": ("Model",),

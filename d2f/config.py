@@ -133,7 +133,26 @@ class DecodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ARConfig(DecodeConfig):
-    """Autoregressive decoding: one token a forward over a KV cache."""
+    """Autoregressive decoding over a KV cache: one token a forward, or several that were drafted.
+
+    With ``prompt_lookup``, as many tokens as that are drafted for each forward: those behind the
+    latest earlier place where the last ``lookup_ngram`` tokens stand, or fewer. The forward keeps
+    the drafted ones that it would have chosen, and one more. Lossless: greedy, the same tokens.
+    """
+
+    prompt_lookup: int = _count(
+        0,
+        "Prompt lookup",
+        "Tokens that the AR lane drafts a forward, from earlier text (0: none).",
+        least=0,
+        most=MAX_TOKENS,
+    )
+    lookup_ngram: int = _count(
+        2,
+        "Lookup n-gram",
+        "How many of the last tokens, at most, must stand before what is drafted.",
+        most=MAX_TOKENS,
+    )
 
 
 COMMIT_RULES = ("confidence", "entropy", "entropy-bound", "stability", "klass", "best")
@@ -206,6 +225,22 @@ class VanillaConfig(DiffusionConfig):
     block_size: int | None = _count(None, "Block size", "Tokens a block.", most=MAX_TOKENS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FastPrefixConfig(VanillaConfig):
+    """Fast-dLLM with its prefix cache (arXiv 2505.22618): vanilla diffusion over an inexact cache.
+
+    Keys and values of all that stands before a block are kept from its first forward.
+    """
+
+    rule: str = _rule("confidence")
+    block_size: int = _count(32, "Block size", "Tokens a block.", most=MAX_TOKENS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastDualConfig(FastPrefixConfig):
+    """Fast-dLLM with its dual cache: those of all that stands behind the block are kept as well."""
+
+
 # Where the grid of blocks starts: at the prompt's end, and the prompt is one block, seen both ways
 # (D2F); at position 0, and the prompt is in blocks as well; or at the prompt's length modulo the
 # block's, so that a block ends with the prompt. What a checkpoint was trained on decides.
@@ -265,6 +300,8 @@ CONFIGS: dict[str, type[DecodeConfig]] = {
     "d2f": D2FConfig,
     "ar": ARConfig,
     "vanilla": VanillaConfig,
+    "fast-dllm-prefix": FastPrefixConfig,
+    "fast-dllm-dual": FastDualConfig,
 }
 
 
@@ -280,7 +317,7 @@ def value_kinds(kind: type[DecodeConfig], name: str) -> tuple[type, ...]:
 
 
 def decoder_name(config: DecodeConfig) -> str:
-    """The name of the decoder a config belongs to: ``"d2f"``, ``"ar"`` or ``"vanilla"``."""
+    """The name of the decoder a config belongs to, one of :data:`CONFIGS`."""
     for name, kind in CONFIGS.items():
         if type(config) is kind:
             return name

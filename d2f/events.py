@@ -78,7 +78,8 @@ class StepEvent:
     ``window`` is the forwarded span ``[start, end)``; ``cache_length`` counts final K/V rows after
     the step; ``blocks`` are the blocks in flight and those that changed state in this step;
     ``finish_reason`` is set on the last event only. ``guesses`` are those for the wanted positions
-    that stay undecided; empty unless the run was inspected.
+    that stay undecided; empty unless the run was inspected. ``drafted`` tokens were checked: the
+    commits but the last are those that proved right.
     """
 
     step: int
@@ -89,6 +90,12 @@ class StepEvent:
     cache_length: int = 0
     finish_reason: str | None = None
     guesses: tuple[Guess, ...] = ()
+    drafted: int = 0
+
+    @property
+    def rejected(self) -> int:
+        """Drafted tokens that proved wrong."""
+        return self.drafted - (len(self.commits) - 1) if self.drafted else 0
 
 
 @dataclass(frozen=True)
@@ -203,6 +210,11 @@ class Trace:
         return self.tokens / self.forwards if self.forwards else 0.0
 
     @property
+    def rejected(self) -> int:
+        """Drafted tokens that proved wrong, of all steps."""
+        return sum(event.rejected for event in self.events)
+
+    @property
     def ms_per_forward(self) -> float:
         return 1000 * self.seconds / self.forwards if self.forwards else 0.0
 
@@ -309,7 +321,7 @@ def _pair(row: Any) -> tuple[int, int]:
 def event_to_dict(event: StepEvent) -> dict[str, Any]:
     """Compact JSON values: commits as rows ``[position, token, confidence, forced]``.
 
-    What an inspected run holds more is there only if it is: a row's candidates, and the guesses.
+    What few runs have is there only if it is: a row's candidates, the guesses, drafted tokens.
     """
     inspected = {"guesses": [[g.position, g.token_id, g.confidence] for g in event.guesses]}
     return {
@@ -321,6 +333,7 @@ def event_to_dict(event: StepEvent) -> dict[str, Any]:
         "cache_length": event.cache_length,
         "finish_reason": event.finish_reason,
         **(inspected if event.guesses else {}),
+        **({"drafted": event.drafted} if event.drafted else {}),
     }
 
 
@@ -344,6 +357,7 @@ def event_from_dict(data: dict[str, Any]) -> StepEvent:
         cache_length=_int(data["cache_length"]),
         finish_reason=reason,
         guesses=tuple(Guess(*_decided(row)) for row in data.get("guesses", ())),
+        drafted=_int(data.get("drafted", 0)),
     )
 
 

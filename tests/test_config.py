@@ -168,7 +168,7 @@ def test_each_config_names_its_decoder() -> None:
 
 @pytest.mark.parametrize("stranger", [None, {}, "d2f", D2FConfig])
 def test_what_is_no_config_names_no_decoder(stranger: Any) -> None:
-    with pytest.raises(ValueError, match=r"config must be one of \['ar', 'd2f', 'vanilla'\]"):
+    with pytest.raises(ValueError, match=r"config must be one of \['ar', 'd2f', .*'vanilla'\]"):
         decoder_name(stranger)
 
 

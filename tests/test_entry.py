@@ -21,7 +21,8 @@ from processes import children, command, running
 from servers import free_port
 
 from app.launch import race_store, serve
-from app.options import parse_args
+from app.options import parse_args, with_rivals
+from d2f.catalogue.pairs import PAIRS
 from d2f.errors import D2FError, InvalidInput
 
 ROOT = Path(__file__).parents[1]
@@ -277,6 +278,12 @@ def test_a_folder_of_models_must_hold_one_of_the_catalogue(tmp_path: Path, token
     assert parse_args([], {}).models_dir is None
 
 
+LLADA_RIVALS = (
+    *("llada-ar-lookup", "llada-vanilla"),
+    *("llada-fast-dllm-prefix", "llada-fast-dllm-dual"),
+)
+
+
 def test_a_published_pair_starts_where_it_is_downloaded(
     tmp_path: Path,
     tokenizer_folder: Path,
@@ -295,7 +302,7 @@ def test_a_published_pair_starts_where_it_is_downloaded(
     args = parse_args(["--pair", "llada", *there], {})
     assert (args.pair, list(args.pairs), args.refused) == (
         "llada",
-        ["mini", "llada", "dream-base", "dream"],
+        [*with_rivals(PAIRS), "llada", "dream-base", "dream", *LLADA_RIVALS],
         {},
     )
     assert (args.engine.device, args.engine.dtype) == ("cpu", "bfloat16")

@@ -603,7 +603,7 @@ LIMITS: list[tuple[tuple[int, ...], Any, str]] = [
     ((4,), {"0": 0}, "lanes must be a list"),
     (LANE, 0, "its parts are not those of a race"),
     (LANE, {"name": "D2F"}, "its parts are not those of a race"),
-    (LANE, [0] * 21, "its parts are not those of a race"),
+    (LANE, [0] * 22, "its parts are not those of a race"),
     (LANE, [], "lanes[0].name is missing"),
     (LANE, PAYLOAD[4][0][:TIMES], "lanes[0].times is missing"),
     ((*LANE, NAME), "x" * 201, "the name of a lane is longer than 200 characters"),

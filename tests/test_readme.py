@@ -113,7 +113,8 @@ def test_models_that_ship_were_measured() -> None:
         row["decoder"]: (row["model"], config_from_dict(row["decoder"], row["config"]))
         for row in result["results"]
     }
-    assert measured == PAIRS["mini"].lanes
+    assert measured.keys() >= {"d2f", "ar", "vanilla"}
+    assert measured.items() <= PAIRS["mini"].lanes.items()
 
 
 def test_two_commands_come_first() -> None:

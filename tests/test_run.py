@@ -206,7 +206,7 @@ def test_a_gpu_captures_unless_it_is_to_compile(
 
 
 def test_settings_of_a_form_become_a_config():
-    values = [128.0, 8.0, 0.2, 1.0, 0.0, None, 0.7, 3.0, *DEFAULTS[8:]]
+    values = [128.0, 8.0, 0.2, 1.0, 0.0, None, 0.7, 3.0, "klass", 1.0, 2.0, 0.5, 4.0]
     config = read_settings(PAIRS["mini"], values)
     assert config == replace(
         PAIRS["mini"].config,
@@ -218,6 +218,11 @@ def test_settings_of_a_form_become_a_config():
         max_active_blocks=None,
         temperature=0.7,
         seed=3,
+        rule="klass",
+        max_entropy=1,
+        entropy_bound=2,
+        max_kl=0.5,
+        stable_steps=4,
     )
     assert set(SETTINGS) < set(config_to_dict(config))
 

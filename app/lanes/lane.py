@@ -14,7 +14,7 @@ from reprlib import repr as brief
 import torch
 
 from d2f import D2FConfig, Model, Trace, TraceHeader, stream
-from d2f.catalogue.pairs import PAIRS, RACING, Pair, default_config
+from d2f.catalogue.pairs import PAIRS, Pair, default_config
 from d2f.catalogue.published import PUBLISHED
 from d2f.config import ARConfig, DecodeConfig, decoder_name
 from d2f.decode import preparing, trace_header
@@ -29,6 +29,7 @@ from ..characters import whole
 from ..conversation import Conversation, spoken
 from .folders import found_model
 from .remote import ChatReader, EventsReader, Feed, RemoteError, Server, reader_of
+from .rivals import lane_name
 from .runners import RivalPair, Runner, Transformers
 from .transformers import Reference, generate_steps, warm_reference
 
@@ -190,7 +191,7 @@ class Question:
     @property
     def models(self) -> list[str]:
         """The model of each lane."""
-        return [self.pair.lanes[decoder][0] for decoder in RACING]
+        return [self.pair.lanes[decoder][0] for decoder in self.pair.racing]
 
 
 @dataclass(frozen=True)
@@ -348,16 +349,16 @@ def pair_lanes(question: Question, host: Host) -> list[Lane]:
     runners = pair.runners if isinstance(pair, RivalPair) else {}
     models = [
         _decoding(name, decoder, runners.get(decoder), host)
-        for name, decoder in zip(question.models, RACING, strict=True)
+        for name, decoder in zip(question.models, pair.racing, strict=True)
     ]
     conversation = _fitting(question, models)
     lanes: dict[int, Lane] = {}
     # Those of another machine last: their requests go out when nothing here can fail any more.
-    for i in sorted(range(len(RACING)), key=lambda i: isinstance(models[i], Server)):
-        decoder = RACING[i]
-        chat, config = conversation.messages(i, question.prompt), pair.lanes[decoder][1]
-        lanes[i] = _lane(decoder.upper(), models[i], chat, config)
-    return [lanes[i] for i in range(len(RACING))]
+    for i in sorted(range(len(models)), key=lambda i: isinstance(models[i], Server)):
+        decoder = pair.racing[i]
+        chat, config = conversation.messages(i, question.prompt), pair.raced(decoder)
+        lanes[i] = _lane(lane_name(pair, decoder), models[i], chat, config)
+    return [lanes[i] for i in range(len(models))]
 
 
 def _decoding(name: str, decoder: str, runner: Runner | None, host: Host) -> Decoding:

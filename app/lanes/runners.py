@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from d2f.catalogue.pairs import RACING, Pair, embedded_models
+from d2f.catalogue.pairs import Pair, embedded_models
 from d2f.errors import InvalidInput
 
+from .rivals import lane_name
 from .server import Server, read_key
 from .transformers import LABEL
 
@@ -87,8 +88,8 @@ def trained_lanes(pair: Pair) -> list[str]:
     Nobody here knows what another machine runs, whatever its name.
     """
     runners = pair.runners if isinstance(pair, RivalPair) else {}
-    own = [each for each in RACING if not isinstance(runners.get(each), Server)]
-    return [each.upper() for each in own if pair.lanes[each][0] in embedded_models()]
+    own = [each for each in pair.racing if not isinstance(runners.get(each), Server)]
+    return [lane_name(pair, each) for each in own if pair.lanes[each][0] in embedded_models()]
 
 
 def rival_pair(pair: Pair, runners: Mapping[str, Runner]) -> RivalPair:

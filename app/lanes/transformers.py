@@ -100,8 +100,10 @@ def generate_steps(
     """One event a token; the first one's time holds the prefill.
 
     Raises:
-        ValueError: prompt and answer do not fit the model's context.
+        ValueError: prompt and answer do not fit the model's context, or tokens are to be drafted.
     """
+    if config.prompt_lookup:
+        raise InvalidInput(f"{LABEL} has no prompt lookup here: set prompt_lookup to 0")
     if len(prompt_ids) + config.max_new_tokens > reference.max_length:
         raise InvalidInput(
             f"the prompt's {len(prompt_ids)} tokens and max_new_tokens={config.max_new_tokens} "

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from d2f.bench.suite import ALL
 from d2f.bench.tables import Result
-from d2f.config import COMMIT_RULES, ARConfig, D2FConfig, config_from_dict, settings_of
+from d2f.config import COMMIT_RULES, D2FConfig, DecodeConfig, config_from_dict, settings_of
 from d2f.tasks import TASKS, Problem
 
 from ..lanes.lane import Host
@@ -93,7 +93,7 @@ def form(
 
 def _setting(name: str) -> SettingText:
     setting = settings_of(D2FConfig)[name]
-    both = " Both lanes." if name in settings_of(ARConfig) else ""
+    both = " Both lanes." if name in settings_of(DecodeConfig) else ""
     named, colon, _ = setting.text.partition(":")
     for_rules = set(re.split("[ ,]+", named)) if colon and named.startswith("Rule") else set()
     return {

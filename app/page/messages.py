@@ -16,7 +16,7 @@ from d2f.strict_json import to_json
 
 from ..characters import whole
 
-FORCED, STOP = 1, 2  # flags of a committed token
+FORCED, STOP, DRAFTED = 1, 2, 4  # flags of a committed token
 # The decoders' settings that a visitor may choose.
 SETTINGS = (
     "max_new_tokens",
@@ -80,6 +80,7 @@ class Step(TypedDict):
 
     ``texts``: earlier tokens that read differently from now on, as parts of a character do.
     ``blocks``: those in flight and those that changed. ``finish``: "stop" or "length" on the last.
+    ``rejected``: how many drafted tokens proved wrong up to it, once any were drafted.
     """
 
     kind: Literal["step"]
@@ -91,6 +92,7 @@ class Step(TypedDict):
     texts: NotRequired[list[TextRow]]
     blocks: list[BlockRow]
     finish: str | None
+    rejected: NotRequired[int]
 
 
 class Clock(TypedDict):

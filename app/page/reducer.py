@@ -15,6 +15,7 @@ from d2f.policy.pipelined import grid_start
 from d2f.shape import not_for_racing
 
 from .messages import (
+    DRAFTED,
     FORCED,
     SETTINGS,
     STOP,
@@ -51,6 +52,7 @@ class LaneBoard:
         self._tokens = 0
         self._stopped = False
         self._times: list[float] = []
+        self._drafted = self._rejected = 0
 
     @property
     def start(self) -> LaneStart:
@@ -78,7 +80,12 @@ class LaneBoard:
             self._canvas[commit.position - self._offset] = commit.token_id
         self._count()
         texts = dict(self._texts(event))
-        commits = [self._commit_row(commit, texts.pop(commit.position)) for commit in event.commits]
+        commits = [self._commit_row(each, texts.pop(each.position)) for each in event.commits]
+        if event.drafted:
+            right = [(*row[:3], row[3] | DRAFTED) for row in commits[:-1]]
+            commits = [*right, *commits[-1:]]
+        self._drafted += event.drafted
+        self._rejected += event.rejected
         step: Step = {
             "kind": "step",
             "lane": self.index,
@@ -89,6 +96,8 @@ class LaneBoard:
             "blocks": [self._block_row(block) for block in event.blocks],
             "finish": event.finish_reason,
         }
+        if self._drafted:
+            step["rejected"] = self._rejected
         if texts:  # tokens before, in which a character is whole now
             step["texts"] = [(position - self._offset, text) for position, text in texts.items()]
         return step

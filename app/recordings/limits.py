@@ -106,6 +106,7 @@ class LimitedStep(Limited):
     blocks: tuple[BlockView, ...]
     cache_length: int
     finish_reason: str | None
+    drafted: int
 
     def check(self, start: int, end: int) -> None:
         """``[start, end)`` are the positions of the answer."""
@@ -115,6 +116,7 @@ class LimitedStep(Limited):
             "the time": self.seconds == 0 or self.seconds >= MIN_SECONDS,
             "the window": 0 <= first < last <= end,
             "the cache": 0 <= self.cache_length <= end,
+            "a draft": not self.drafted or len(self.commits) - 1 <= self.drafted < last - first,
             "a position": all(start <= each.position < end for each in decided),
             "a block": all(_is_block(block, start, end) for block in self.blocks),
         }

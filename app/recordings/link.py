@@ -26,7 +26,7 @@ from typing import Any
 
 from d2f.config import D2FConfig, DecodeConfig, DiffusionConfig
 from d2f.events import BlockView, Commit, StepEvent, Trace, TraceHeader
-from d2f.policy import Held, policy_of
+from d2f.policy import Held, OneByOne, policy_of
 from d2f.strict_json import from_json, to_json
 
 from .armour import QUOTED, deflated, inflated
@@ -41,8 +41,9 @@ MAX_WORK = 2_000_000
 BLOCK_WORK = 10
 KEPT_VERSIONS = ("torch",)
 TICKS = tuple(digit * 10**power for power in range(9) for digit in (1, 2, 5))  # microseconds
-# What a step's StepEvent holds beyond its commits: window, blocks, cache length, finish reason.
-Shape = tuple[tuple[int, int], tuple[BlockView, ...], int, str | None]
+# What a step's StepEvent holds beyond its commits: window, blocks, cache length, finish reason, and
+# how many tokens were drafted.
+Shape = tuple[tuple[int, int], tuple[BlockView, ...], int, str | None, int]
 
 
 def to_link(recording: Recording) -> str:
@@ -93,19 +94,28 @@ class _Replay:
         self.policy = policy_of(prompt_length, config, held)
         self.work = self.views = 0
 
-    def candidates(self) -> list[int]:
-        """Positions the next forward may decide."""
+    def candidates(self, drafted: int) -> list[int]:
+        """Positions the next forward may decide, which checks so many drafted tokens."""
+        if drafted:
+            policy = self.policy
+            room = policy.room if isinstance(policy, OneByOne) else 0
+            require(drafted <= room, "the drafts are out of range")
+            assert isinstance(policy, OneByOne)
+            policy.draft([0] * drafted)  # which tokens they were, no rule asks
         self.plan = self.policy.plan()
         return self.plan.wanted
 
     def shape(self, positions: Sequence[int], stops: Sequence[int]) -> Shape:
         """The step in which these of them were decided."""
+        first = self.plan.wanted[: len(positions)]
+        require(not self.plan.drafted or first == list(positions), "a draft was skipped")
         blocks = self.policy.record(positions, stops)
         self.work += BLOCK_WORK * len(blocks) + len(self.plan.wanted)
         require(self.work <= MAX_WORK, "the run has too many blocks and steps for a link")
         self.views += len(blocks)
         require(self.views <= MAX_BLOCK_VIEWS, "the run has too many blocks in flight")
-        return self.plan.window, blocks, self.policy.cached, self.policy.finish_reason
+        reason, drafted = self.policy.finish_reason, self.plan.drafted
+        return self.plan.window, blocks, self.policy.cached, reason, drafted
 
 
 def _write_lane(lane: RecordedLane) -> list[Any]:
@@ -116,7 +126,9 @@ def _write_lane(lane: RecordedLane) -> list[Any]:
     head = [lane.name, header.decoder, settings_row(header.config), *place, answer]
     texts = [lane.text_at(p, i) for p, i in sorted(lane.trace.canvas.items())]
     held = [[place, int(i in header.stop_ids)] for place, i in header.held]
-    origin = [header.clock, header.host, header.counted, held, _forced(lane)]
+    drafted = [event.drafted for event in lane.trace.events]
+    drafts = drafted if any(drafted) else []
+    origin = [header.clock, header.host, header.counted, held, _forced(lane), drafts]
     while origin and origin[-1] == HERE[len(origin) - 1]:
         origin.pop()
     return [*head, texts, *_steps(lane), _confidences(lane), *_times(lane), *origin]
@@ -134,7 +146,7 @@ def _steps(lane: RecordedLane) -> tuple[list[list[int]], list[int]]:
     stop_ids = trace.header.stop_ids
     schedule = _Replay(len(trace.header.prompt_ids), trace.header.config, _held(trace.header))
     for event in trace.events:
-        candidates = schedule.candidates()
+        candidates = schedule.candidates(event.drafted)
         positions = [commit.position for commit in event.commits]
         indexes = [bisect_left(candidates, position) for position in positions]
         gaps.append([index - before - 1 for before, index in pairwise([-1, *indexes])])
@@ -202,7 +214,7 @@ def _read_lane(lane: LaneLink, format: int) -> RecordedLane:
     require(within, "a held token is out of range")
     held = {length + place: bool(stop) for place, stop in lane.held}
     given = Held(frozenset(held), frozenset(p for p, stop in held.items() if stop))
-    steps = _replay(_Replay(length, config, given), lane.steps, lane.stops)
+    steps = _replay(_Replay(length, config, given), lane)
     stops = {p: p in stopped for positions, stopped, _ in steps for p in positions} | held
     ids, stop_ids, texts = _tokens(stops, lane.texts)
     place = (lane.model, lane.device, lane.dtype, (0,) * length, stop_ids, lane.versions)
@@ -219,15 +231,18 @@ def _read_lane(lane: LaneLink, format: int) -> RecordedLane:
 Placed = tuple[list[int], list[int], Shape]
 
 
-def _replay(schedule: _Replay, rows: list[list[int]], stops: list[int]) -> list[Placed]:
+def _replay(schedule: _Replay, lane: LaneLink) -> list[Placed]:
     """Runs the decoder's rules over the commits of every step."""
     steps: list[Placed] = []
-    done, ends = 0, set(stops)
-    for number, gaps in enumerate(rows):
+    done, ends = 0, set(lane.stops)
+    drafted = lane.drafted or [0] * len(lane.steps)
+    told = len(drafted) == len(lane.steps)
+    require(told, "a lane must have a number of drafts for every step")
+    for number, gaps in enumerate(lane.steps):
         over = steps and steps[-1][2][3] is not None
         require(not over, f"the run goes on after its end in step {number}")
         indexes = indexes_of(gaps)
-        candidates = schedule.candidates()
+        candidates = schedule.candidates(drafted[number])
         valid = indexes and indexes[-1] < len(candidates)
         require(bool(valid), f"the commits are out of range in step {number}")
         positions = [candidates[index] for index in indexes]
@@ -265,9 +280,10 @@ def _events(steps: Sequence[Placed], ids: dict[int, int], lane: LaneLink) -> tup
     events = []
     for number, ((positions, _, shape), time) in enumerate(zip(steps, lane.times, strict=True)):
         decided = tuple(Commit(p, ids[p], *next(certain)) for p in positions)
-        window, blocks, cached, reason = shape
+        window, blocks, cached, reason, drafted = shape
         seconds = time * lane.tick / 1e6
-        events.append(StepEvent(number, seconds, window, decided, blocks, cached, reason))
+        event = StepEvent(number, seconds, window, decided, blocks, cached, reason, drafted=drafted)
+        events.append(event)
     return tuple(events)
 
 
@@ -278,7 +294,7 @@ def _skeleton(lane: RecordedLane) -> list[Any]:
     steps = [
         (
             [(c.position, c.forced) for c in e.commits],
-            (e.window, e.blocks, e.cache_length, e.finish_reason),
+            (e.window, e.blocks, e.cache_length, e.finish_reason, e.drafted),
         )
         for e in lane.trace.events
     ]

@@ -18,7 +18,9 @@ from .refusals import require
 
 FORMAT = 3
 RULES = ("rule", "max_entropy", "entropy_bound", "max_kl", "stable_steps")
+LOOKUP = ("prompt_lookup", "lookup_ngram")
 SHARED = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+CANVAS = (*SHARED, "tokens_per_step", "block_size", "tau_conf", *RULES)
 # The order of settings in a link, fixed here so that old links survive new settings.
 SETTINGS = {
     "d2f": (
@@ -32,12 +34,14 @@ SETTINGS = {
         "grid",
         *RULES,
     ),
-    "ar": SHARED,
-    "vanilla": (*SHARED, "tokens_per_step", "block_size", "tau_conf", *RULES),
+    "ar": (*SHARED, *LOOKUP),
+    "vanilla": CANVAS,
+    "fast-dllm-prefix": CANVAS,
+    "fast-dllm-dual": CANVAS,
 }
 # Settings that came later, which stand last: those that a link ends without have their defaults.
-LATER = {"grid", "tau_conf", *RULES}
-HERE: list[Any] = [DECODER, None, True, [], []]  # how most lanes end, which a link leaves out
+LATER = {"grid", "tau_conf", *RULES, *LOOKUP}
+HERE: list[Any] = [DECODER, None, True, [], [], []]  # how most lanes end, which a link leaves out
 DAY = 86_400_000_000  # microseconds
 
 Count = Annotated[int, Field(ge=0)]
@@ -70,6 +74,7 @@ class LaneLink(Row):
         tick: microseconds, which the ``times`` of the steps are told in.
         held: places of held tokens, and 1 for a stop token, else 0.
         forced: which of all commits were forced, where the confidences do not tell.
+        drafted: how many tokens each step checked; none: no step did.
     """
 
     name: Any
@@ -94,6 +99,7 @@ class LaneLink(Row):
         list[Annotated[tuple[Count, Count], Field(strict=False)]], few(MAX_TOKENS, LONG)
     ] = []
     forced: Annotated[list[Count], few(MAX_TOKENS, LONG)] = []
+    drafted: Annotated[list[Count], few(MAX_TOKENS, LONG)] = []
 
 
 class RaceLink(Row):

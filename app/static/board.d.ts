@@ -91,7 +91,7 @@ interface Chat {
 type RowState = 'waiting' | BlockState;
 type Inks = Record<string, string>; // colours by name, and `font`
 type Point = [time: number, speed: number];
-type Shown = Pick<Step, 'time' | 'tokens' | 'forwards'>;
+type Shown = Pick<Step, 'time' | 'tokens' | 'forwards' | 'rejected'>;
 
 interface Token {
   text: string;

@@ -3,6 +3,7 @@
 
 const FORCED = 1;
 const STOP = 2;
+const DRAFTED = 4;
 const COLUMNS = 16;
 const IDLE_CAPACITY = 160;
 /** @type {Record<string, [number, number]>} */
@@ -191,8 +192,14 @@ class Lane {
 
   /** @param {string} word */
   setState(word) {
-    setText(this.state, word);
     this.section.dataset.state = word;
+    this.drawState();
+  }
+
+  drawState() {
+    const { rejected } = this.shown;
+    const told = rejected === undefined ? '' : ` · ${rejected} drafted tokens rejected`;
+    setText(this.state, `${this.section.dataset.state}${told}`);
   }
 
   /** @param {Step} event */
@@ -385,6 +392,7 @@ class Lane {
       this.figures[name].dataset.value = String(value);
     }
     setText(this.tab, rate(values.tps));
+    this.drawState();
   }
 
   // The newest token stays in sight.
@@ -452,6 +460,7 @@ class Lane {
       ? `confidence ${(100 * token.confidence).toFixed(1)} %`
       : 'confidence not told';
     const forced = token.flags & FORCED ? ' · forced, the best of its block' : '';
-    return `${what} · ${where} · step ${token.step} · ${sure}${forced}`;
+    const drafted = token.flags & DRAFTED ? ' · drafted from earlier text, and right' : '';
+    return `${what} · ${where} · step ${token.step} · ${sure}${forced}${drafted}`;
   }
 }

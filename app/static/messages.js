@@ -44,6 +44,7 @@
  * @property {TextRow[]} [texts] of earlier commits, which read so by now
  * @property {BlockRow[]} blocks
  * @property {string|null} finish
+ * @property {number} [rejected] of all tokens drafted so far
  */
 
 /**

@@ -30,7 +30,7 @@ with starting():
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
     from d2f.cli.options import Parser, add_engine_options, chosen_options, positive, whole
     from d2f.cli.output import check_output, write_output
-    from d2f.config import CONFIGS
+    from d2f.config import CONFIGS, DecodeConfig, VanillaConfig
     from d2f.decode.common import how_it_runs
     from d2f.machine import machine, versions
     from d2f.strict_json import to_json
@@ -54,7 +54,7 @@ examples:
   python -m d2f bench --suite talk --decoders ar --model ar=./runs/talk-ar --tasks talk-facts
 
 The vanilla decoder runs hundreds of full forwards a problem, about half a minute on a laptop, so it
-takes fewer problems than the others; table and JSON say how many."""
+and Fast-dLLM take fewer problems than the others; table and JSON say how many."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -82,7 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=positive,
         default=2,
         metavar="N",
-        help="problems a task for the slow vanilla decoder (default: 2)",
+        help="problems a task for the slow decoders of whole canvases (default: 2)",
     )
     add_engine_options(parser)
     add(
@@ -121,15 +121,15 @@ def make_lanes(args: argparse.Namespace) -> list[Lane]:
     every = [*base, *swept(base, args.sweep)]
     engine, tuner = chosen_options(args), Tuner(calibrations(), args.recalibrate)
     models = {name: load_tuned(name, engine, tuner) for name in {e.model: None for e in every}}
-    return [
-        Lane(
-            decoder=entry.decoder,
-            model=models[entry.model],
-            config=entry.config,
-            problems=args.vanilla_problems if entry.decoder == "vanilla" else args.problems,
-        )
-        for entry in every
-    ]
+    return [Lane(e.decoder, models[e.model], e.config, problems_of(e.config, args)) for e in every]
+
+
+def problems_of(config: DecodeConfig, args: argparse.Namespace) -> int:
+    """How many problems of a task a lane takes."""
+    count: int = args.problems
+    if isinstance(config, VanillaConfig):
+        count = args.vanilla_problems
+    return count
 
 
 def get_ready(lanes: Sequence[Lane], asked: Asked, seed: int) -> None:

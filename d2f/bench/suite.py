@@ -75,7 +75,8 @@ class Row:
 
 def check_configs(configs: Mapping[str, DecodeConfig]) -> None:
     """Refuse settings, by decoder, under which the lanes would not run the same race."""
-    limits = {d: c.max_new_tokens for d, c in configs.items() if d != "vanilla"}
+    canvases = {name for name, config in configs.items() if isinstance(config, VanillaConfig)}
+    limits = {d: c.max_new_tokens for d, c in configs.items() if d not in canvases}
     if len(set(limits.values())) > 1:
         raise InvalidInput(f"max_new_tokens must be the same for d2f and ar, got {limits}")
     for decoder, config in configs.items():
@@ -149,7 +150,7 @@ def _prompt(lane: Lane, problem: Problem, turn: int) -> tuple[list[int], DecodeC
 def fitted(config: DecodeConfig, room: int) -> DecodeConfig:
     """The settings for a prompt that leaves ``room`` tokens of the context.
 
-    The vanilla canvas ends where the context does; for the others max_new_tokens is the rule.
+    A canvas ends where the context does; for the other decoders max_new_tokens is the rule.
     """
     if isinstance(config, VanillaConfig) and 0 < room < config.max_new_tokens:
         return replace(config, max_new_tokens=room)

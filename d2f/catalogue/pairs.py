@@ -6,13 +6,24 @@ published ones are described in :mod:`d2f.catalogue.published` and lie on the Hu
 
 import os.path
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from d2f.catalogue.entry import Published, Repo
 from d2f.catalogue.published import PUBLISHED
 from d2f.catalogue.sizes import Need, gigabytes, needs, pair_bytes
-from d2f.config import CONFIGS, ARConfig, D2FConfig, DecodeConfig, VanillaConfig
+from d2f.config import (
+    CONFIGS,
+    ARConfig,
+    D2FConfig,
+    DecodeConfig,
+    FastDualConfig,
+    FastPrefixConfig,
+    VanillaConfig,
+    decoder_name,
+    settings_of,
+)
 from d2f.errors import InvalidInput
 from d2f.places import ASSETS
 from d2f.shape import QUANTISED_BYTES, ModelConfig, Shape
@@ -24,7 +35,8 @@ EMBEDDED = ASSETS / "models"
 class Pair:
     """A D2F model and the AR baseline it races; ``config`` holds the pair's default settings.
 
-    ``dllm`` is the bidirectional teacher, decoded the vanilla way, with settings of its own.
+    ``dllm`` is the bidirectional teacher, decoded the vanilla way or by Fast-dLLM, with settings of
+    its own. ``rival`` names the decoder that D2F races; ``lookup`` is how many tokens AR drafts.
     """
 
     name: str
@@ -34,13 +46,35 @@ class Pair:
     config: D2FConfig
     dllm: str | None = None
     vanilla: VanillaConfig = VanillaConfig(max_new_tokens=512, block_size=32)
+    rival: str = "ar"
+    lookup: int = 0
+
+    @property
+    def racing(self) -> tuple[str, str]:
+        """The decoders of a race's two lanes."""
+        return "d2f", self.rival
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings that every decoder has, as D2F has them."""
+        return {name: getattr(self.config, name) for name in settings_of(DecodeConfig)}
 
     @property
     def lanes(self) -> dict[str, tuple[str, DecodeConfig]]:
         """Model and default settings by decoder; AR samples as D2F does."""
-        shared = {field.name: getattr(self.config, field.name) for field in fields(ARConfig)}
-        lanes = {"d2f": (self.d2f, self.config), "ar": (self.ar, ARConfig(**shared))}
-        return lanes | ({"vanilla": (self.dllm, self.vanilla)} if self.dllm else {})
+        ar = ARConfig(**self.shared, prompt_lookup=self.lookup)
+        lanes = {"d2f": (self.d2f, self.config), "ar": (self.ar, ar)}
+        return lanes | (self._canvases(self.dllm) if self.dllm else {})
+
+    def _canvases(self, model: str) -> dict[str, tuple[str, DecodeConfig]]:
+        size = self.vanilla.block_size or FastPrefixConfig.block_size
+        same: dict[str, Any] = {"max_new_tokens": self.vanilla.max_new_tokens, "block_size": size}
+        every = (self.vanilla, FastPrefixConfig(**same), FastDualConfig(**same))
+        return {decoder_name(config): (model, config) for config in every}
+
+    def raced(self, decoder: str) -> DecodeConfig:
+        """Settings of a lane in a race, where both sample alike and may be as long."""
+        return replace(self.lanes[decoder][1], **self.shared)
 
 
 PAIRS: dict[str, Pair] = {
@@ -125,7 +159,6 @@ PUBLISHED_PAIRS: dict[str, Pair] = {
     )
 }
 
-# What races, of a pair's lanes.
 RACING = ("d2f", "ar")
 # Whom a D2F model can race where its partner's licence is in the way.
 OPEN_PARTNER = "qwen2.5-7b-instruct"

@@ -5,15 +5,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from d2f.config import DecodeConfig, decoder_name
 from d2f.decode.commit import all_wanted, best, confident
 from d2f.decode.common import trace_header
-from d2f.decode.loop import CommitRule, decode
+from d2f.decode.lookup import look_up
+from d2f.decode.loop import CommitRule, Draft, decode
 from d2f.errors import LoadError
 from d2f.events import StepEvent, Trace
 from d2f.model import Model
 from d2f.policy import kind_of
 
-RULES: dict[str, CommitRule] = {"d2f": confident, "ar": all_wanted, "vanilla": best}
+RULES: dict[str, CommitRule] = {
+    "d2f": confident,
+    "ar": all_wanted,
+    "vanilla": best,
+    "fast-dllm-prefix": best,
+    "fast-dllm-dual": best,
+}
 
-__all__ = ["RULES", "generate", "prepare", "preparing", "stream", "trace_header"]
+DRAFTS: dict[str, Draft] = {"ar": look_up}
+
+__all__ = ["DRAFTS", "RULES", "generate", "prepare", "preparing", "stream", "trace_header"]
 
 
 def stream(
@@ -37,7 +46,9 @@ def stream(
     Raises:
         InvalidInput: the model is of another kind, or prompt or held tokens cannot be decoded.
     """
-    return decode(model, prompt_ids, config, RULES[decoder_name(config)], hold, inspect)
+    decoder = decoder_name(config)
+    rules = RULES[decoder], DRAFTS.get(decoder)
+    return decode(model, prompt_ids, config, *rules, hold, inspect)
 
 
 def preparing(model: Model, prompt_length: int, config: DecodeConfig) -> Iterator[tuple[int, int]]:

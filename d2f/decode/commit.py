@@ -13,7 +13,7 @@ from d2f.events import FULLY_ACTIVATED
 from d2f.nn.attention import send
 from d2f.nn.certainty import Blocks, Said, judge
 from d2f.nn.sampling import select
-from d2f.policy import BlockPipeline, Policy
+from d2f.policy import BlockPipeline, OneByOne, Policy
 
 
 def confident(policy: BlockPipeline, config: D2FConfig, said: Said) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,11 @@ def best(policy: Policy, config: VanillaConfig, said: Said) -> tuple[Tensor, Ten
     return commit, none if config.rule == "best" else commit & ~sure
 
 
-def all_wanted(policy: Policy, config: DecodeConfig, said: Said) -> tuple[Tensor, Tensor]:
-    """Autoregression's: whatever was wanted is decided."""
+def all_wanted(policy: OneByOne, config: DecodeConfig, said: Said) -> tuple[Tensor, Tensor]:
+    """Autoregression's: what was wanted is decided, up to the first that a wrong draft precedes."""
     none = torch.zeros_like(said.tokens, dtype=torch.bool)
-    return ~none, none
+    if not policy.drafts:
+        return ~none, none
+    drafts = send(torch.tensor(policy.drafts), said.tokens.device)
+    right = (said.tokens[:-1] == drafts).cumprod(0).bool()
+    return torch.cat((~none[:1], right)), none

@@ -26,6 +26,8 @@ from d2f.policy import Held, Policy, kind_of, policy_of
 # From policy, settings and what a forward says of the N wanted positions, which of these commit,
 # and which of them were forced: (N,) booleans on the device.
 CommitRule = Callable[[Any, Any, Said], tuple[Tensor, Tensor]]
+# From policy, settings, canvas and stop ids: has the next forward check tokens, put on the canvas.
+Draft = Callable[[Any, Any, list[int], Sequence[int]], None]
 
 
 def decode(
@@ -33,6 +35,7 @@ def decode(
     prompt_ids: Sequence[int],
     config: DecodeConfig,
     rule: CommitRule,
+    draft: Draft | None = None,
     hold: Mapping[int, int] | None = None,
     inspect: bool = False,
 ) -> Iterator[StepEvent]:
@@ -57,7 +60,7 @@ def decode(
     canvas = ids + [model.config.mask_id or 0] * config.max_new_tokens
     for place, token_id in given:
         canvas[len(ids) + place] = token_id
-    return _steps(model, canvas, policy, config, rule, held, inspect)
+    return _steps(model, canvas, policy, config, rule, draft, held, inspect)
 
 
 def check_grid(model: Model, config: DecodeConfig) -> None:
@@ -80,6 +83,7 @@ def _steps(
     policy: Policy,
     config: DecodeConfig,
     rule: CommitRule,
+    draft: Draft | None,
     held: Held,
     inspect: bool,
 ) -> Iterator[StepEvent]:
@@ -88,8 +92,11 @@ def _steps(
     memory = Memory(config)
     with open_windows(model, len(canvas), config) as windows:
         for step in count():
+            if draft is not None:
+                draft(policy, config, canvas, model.tokenizer.stop_ids)
             plan = policy.plan()
             with computing_with(model.threads), torch.inference_mode():
+                windows.begin(plan.window[0])
                 logits = windows.logits(canvas[slice(*plan.window)], plan)
                 logits, finite = forbid(logits, model.forbidden)
                 logits = keep_going(logits, plan.wanted, held, model.tokenizer.stop_ids)
@@ -118,7 +125,9 @@ def _steps(
                 blocks,
                 policy.cached,
                 reason,
-                guesses_of(plan.wanted, rows) if inspect else (),
+                # Behind a wrong draft no guess is the model's.
+                guesses_of(plan.wanted, rows) if inspect and not plan.drafted else (),
+                plan.drafted,
             )
             started = time.perf_counter()
             if reason is not None:

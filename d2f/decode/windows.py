@@ -1,8 +1,9 @@
 """A run's forwards over its cache: token ids of a window in, logits of wanted positions out.
 
-Three kinds that the loop cannot tell apart: exact windows, as long as they are; windows padded to
-fixed shapes for a model whose steps are made ahead (:mod:`d2f.nn.compiled`); and whole canvases, of
-which nothing is ever final, without a cache. Knows no decoding policy.
+Four kinds that the loop cannot tell apart: exact windows, as long as they are; windows padded to
+fixed shapes for a model whose steps are made ahead (:mod:`d2f.nn.compiled`); whole canvases, of
+which nothing is ever final, without a cache; and windows over a cache that holds more than is
+final. Knows no decoding policy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from d2f.config import DecodeConfig, decoder_name
 from d2f.model import Model
-from d2f.nn.attention import send
-from d2f.nn.cache import KVCache
+from d2f.nn.attention import any_shape, send
+from d2f.nn.cache import FixedRows, KVCache
 from d2f.nn.compiled import Workspace
 from d2f.policy import Plan, kind_of
 
@@ -38,6 +39,11 @@ class Windows:
     def start(self) -> int:
         """Where the next window starts."""
         return 0 if self.cache is None else self.cache.length
+
+    def begin(self, start: int) -> None:
+        """Declare all rows before the next window final, and none from there on."""
+        if self.cache is not None:
+            self.cache.length = start
 
     def logits(self, ids: Sequence[int], plan: Plan) -> Tensor:
         """(N, V) logits of the positions a plan wants; its final rows are final from here on."""
@@ -73,6 +79,24 @@ class Windows:
         return send(torch.tensor(rows, dtype=torch.long), self.device)
 
 
+class StaleWindows(Windows):
+    """Windows that may also see rows behind their end, as an earlier forward left them."""
+
+    def states(
+        self, ids: Sequence[int], ends: Sequence[int] | None, needed: Sequence[int]
+    ) -> Tensor:
+        start, end = self.start, self.start + len(ids)
+        if ends is None or max(ends) <= end:
+            return super().states(ids, ends, needed)
+        assert self.cache is not None
+        places = torch.arange(start, end, device=self.device)
+        rows = FixedRows(self.cache, places, max(ends))
+        window, visible = (send(torch.tensor(each), self.device) for each in ([ids], ends))
+        with any_shape(self.device):
+            states: Tensor = self.net.fixed(window, visible, rows, len(ids))
+        return states[0, self.index(needed)]
+
+
 class FixedWindows(Windows):
     """The same at fixed shapes; what exceeds them, as most prompts, is forwarded as it is."""
 
@@ -101,8 +125,11 @@ class FixedWindows(Windows):
 @contextmanager
 def open_windows(model: Model, length: int, config: DecodeConfig) -> Iterator[Windows]:
     """The windows of one run; ``length`` is where the last one ends."""
-    units = kind_of(decoder_name(config)).units
-    if units is None:
+    kind = kind_of(decoder_name(config))
+    units = kind.units
+    if kind.stale:
+        yield StaleWindows(model, model.net.new_cache(length))
+    elif units is None:
         yield Windows(model, None)
     elif model.fixed is None:
         yield Windows(model, model.net.new_cache(length))

@@ -19,16 +19,19 @@ from d2f.events import BlockView
 from d2f.policy.one_by_one import OneByOne
 from d2f.policy.pipelined import BlockPipeline, window_units
 from d2f.policy.plan import NOTHING_HELD, Held, Plan
+from d2f.policy.refreshing import DualCache, PrefixCache
 from d2f.policy.remasking import Remasking
 
 __all__ = [
     "KINDS",
     "BlockPipeline",
+    "DualCache",
     "Held",
     "Kind",
     "OneByOne",
     "Plan",
     "Policy",
+    "PrefixCache",
     "Remasking",
     "policy_of",
 ]
@@ -69,19 +72,23 @@ class Kind:
             positions; raises ``InvalidInput`` if it cannot hold those.
         causal: it needs an autoregressive model; others need one with a mask token.
         units: rows a block and most blocks behind the prompt of its windows, which a compiled model
-            pads to; None: it forwards the whole canvas each time, and caches nothing.
+            pads to; None: its forwards hold whole canvases, and nothing in them is final.
+        stale: what such a forward leaves in the cache is read all the same.
     """
 
     label: str
     policy: Callable[[int, Any, Held], Policy]
     causal: bool
     units: Callable[[Any], tuple[int, int]] | None
+    stale: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "d2f": Kind("D2F", BlockPipeline, causal=False, units=window_units),
-    "ar": Kind("AR", OneByOne, causal=True, units=lambda config: (1, 1)),
+    "ar": Kind("AR", OneByOne, causal=True, units=lambda config: (1, 1 + config.prompt_lookup)),
     "vanilla": Kind("vanilla diffusion", Remasking, causal=False, units=None),
+    "fast-dllm-prefix": Kind("Fast-dLLM, prefix cache", PrefixCache, False, None, stale=True),
+    "fast-dllm-dual": Kind("Fast-dLLM, dual cache", DualCache, False, None, stale=True),
 }
 
 

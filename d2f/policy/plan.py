@@ -23,9 +23,11 @@ class Plan:
         wanted: positions whose logits decide, ascending.
         ends: the end of what each row of the window sees; None: every row sees every key.
         final: how many rows from the window's start on nothing can change after this forward.
+        drafted: how many of the window's last rows hold tokens that are yet to be checked.
     """
 
     window: tuple[int, int]
     wanted: list[int]
     ends: list[int] | None
     final: int
+    drafted: int = 0

@@ -15,7 +15,7 @@ from d2f.policy.plan import NOTHING_HELD, Held, Plan
 class Remasking:
     """Wants the undecided positions of the leftmost unfinished block."""
 
-    cached = 0
+    cached: int = 0
 
     def __init__(
         self, prompt_length: int, config: VanillaConfig, held: Held = NOTHING_HELD
@@ -27,11 +27,20 @@ class Remasking:
         self.masked = [position for position in positions if position not in held.positions]
         self.stopped = bool(held.stops)
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """Positions ``[start, end)`` of the leftmost unfinished block."""
+        number = (self.masked[0] - self.prompt_length) // self.block_size
+        start = self.prompt_length + number * self.block_size
+        return start, min(start + self.block_size, self.limit)
+
+    @property
+    def wanted(self) -> list[int]:
+        """What is undecided there."""
+        return self.masked[: bisect_left(self.masked, self.block[1])]
+
     def plan(self) -> Plan:
-        block = (self.masked[0] - self.prompt_length) // self.block_size
-        end = self.prompt_length + (block + 1) * self.block_size
-        wanted = self.masked[: bisect_left(self.masked, end)]
-        return Plan((0, self.limit), wanted, None, 0)
+        return Plan((0, self.limit), self.wanted, None, 0)
 
     def record(self, positions: Iterable[int], stops: Iterable[int]) -> tuple[BlockView, ...]:
         for position in positions:
