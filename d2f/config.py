@@ -34,6 +34,7 @@ class Setting:
     choices: tuple[str, ...] = ()
 
 
+# Shared links leave out what has its default: a default that changes needs a new format there.
 def _setting(default: Any, setting: Setting) -> Any:
     return field(default=default, metadata={"setting": setting})
 

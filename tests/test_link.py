@@ -10,7 +10,7 @@ import re
 import time
 import tracemalloc
 import zlib
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from app.lanes.lane import Lane
 from app.recordings.link import from_link, to_link
 from app.recordings.recording import RecordedLane, Recording, record
 from app.recordings.refusals import RecordingError
-from app.recordings.rows import SETTINGS
+from app.recordings.rows import link_settings, read_settings
 from d2f import (
     ARConfig,
     BlockView,
@@ -47,7 +47,7 @@ from d2f import (
     VanillaConfig,
     stream,
 )
-from d2f.config import COMMIT_RULES, CONFIGS, GRIDS, DecodeConfig, DiffusionConfig
+from d2f.config import COMMIT_RULES, CONFIGS, GRIDS, DecodeConfig, DiffusionConfig, config_to_dict
 from d2f.decode import trace_header
 from d2f.policy import Held, policy_of
 from d2f.policy.pipelined import BlockPipeline
@@ -142,7 +142,7 @@ PAYLOAD = [
         [
             "D2F",
             "d2f",
-            [8, 0.0, 1.0, 0, 0, 4, 0.5, 0.75, 0.9, None, True],
+            {"max_new_tokens": 8, "block_size": 4, "tau_add": 0.5, "tau_act": 0.75},
             "mini-d2f",
             "cpu (x86_64)",
             "float32",
@@ -160,7 +160,7 @@ PAYLOAD = [
         [
             "AR",
             "ar",
-            [8, 0.0, 1.0, 0, 0],
+            {"max_new_tokens": 8},
             "mini-ar",
             "cpu (x86_64)",
             "float32",
@@ -203,27 +203,47 @@ def test_a_link_of_a_follow_up_holds_its_earlier_turns_last() -> None:
     assert from_link(link) == from_link(linked(FOLLOWED)) == followed
 
 
+DEFAULTS = {
+    "max_new_tokens": 512,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "seed": 0,
+    "tau_conf": 0.9,
+    "max_entropy": 0.4,
+    "entropy_bound": 0.1,
+    "max_kl": 0.01,
+    "stable_steps": 1,
+    "tau_add": 0.1,
+    "tau_act": 0.95,
+    "max_active_blocks": None,
+    "early_stop": True,
+    "grid": "prompt",
+}
+OWN = {
+    "d2f": {"rule": "confidence", "block_size": 32},
+    "vanilla": {"rule": "best", "block_size": None, "tokens_per_step": 1},
+}
+
+
+@pytest.mark.parametrize("decoder", CONFIGS)
+def test_a_default_that_links_leave_out_stays_as_it_was(decoder: str) -> None:
+    """Another one would change what old links of format 3 say."""
+    values = config_to_dict(CONFIGS[decoder]())
+    expected = DEFAULTS | OWN.get(decoder, {})
+    assert {name: expected[name] for name in values.keys() & expected.keys()} == {
+        name: values[name] for name in values.keys() & expected.keys()
+    }
+    assert len(values.keys() & expected.keys()) >= 5
+
+
 @pytest.mark.parametrize("decoder", CONFIGS)
 def test_every_setting_of_every_decoder_is_sent(decoder: str) -> None:
-    """A new setting needs a place in links, and a new format number."""
-    assert sorted(SETTINGS[decoder]) == sorted(f.name for f in fields(CONFIGS[decoder]))
-
-
-def test_a_later_setting_is_sent_only_where_it_says_something(tokenizer: Tokenizer) -> None:
-    """Links of before it stay as they were, and open."""
-    payload = json.loads(json.dumps(PAYLOAD))
-    settings = payload[4][0][SETTING]
-    assert len(settings) == SETTINGS["d2f"].index("grid")
-    for grid, sent in (("prompt", []), ("start", ["start"])):
-        config = D2FConfig(max_new_tokens=8, block_size=4, grid=grid)
-        link = to_link(Recording("Hi", (decoded(config, 0, 999, tokenizer),)))
-        assert json.loads(bared(link))[4][0][SETTING][len(settings) :] == sent
-    payload[4][0][SETTING] = [*settings, "prompt"]
-    assert from_link(linked(payload)) == BY_HAND
-    for wrong in (settings[:-1], [*settings, "prompt", 1], [*settings, "end"], [*settings, 0]):
-        payload[4][0][SETTING] = wrong
-        with pytest.raises(RecordingError, match="settings are not|(grid|rule) must be one of"):
-            from_link(linked(payload))
+    other = {"max_new_tokens": 9, "seed": 3, "temperature": 0.5}
+    config = replace(CONFIGS[decoder](), **other)
+    assert link_settings(config) == other
+    assert read_settings(decoder, link_settings(config)) == config
+    assert link_settings(CONFIGS[decoder]()) == {}
 
 
 # --- Round trips. ---
@@ -346,24 +366,9 @@ def test_a_link_keeps_what_the_real_decoders_did(
     assert_kept(lane, again)
 
 
-@pytest.mark.parametrize("rule", [each for each in COMMIT_RULES if each != "confidence"])
-def test_a_link_without_a_rule_has_the_one_that_there_was(
-    rule: str, tokenizer_folder: Path
-) -> None:
-    """Links are as they were before there were rules; another rule stands behind the settings."""
-    tokenizer = Tokenizer(tokenizer_folder, ())
-    old = D2FConfig(block_size=4, max_new_tokens=8)
-    lane = decoded(old, 1, 999, tokenizer)
-    settings = json.loads(bared(to_link(Recording("Count.", (lane,)))))[4][0][2]
-    assert settings == [8, 0.0, 1.0, 0, 0, 4, 0.1, 0.95, 0.9, None, True]
-    lane = decoded(replace(old, rule=rule), 1, 999, tokenizer)
-    settings = json.loads(bared(to_link(Recording("Count.", (lane,)))))[4][0][2]
-    assert settings[11:] == ["prompt", rule]
-
-
 @pytest.mark.parametrize("forced", [[], [0], [0, 1]])
 def test_under_another_rule_a_link_tells_what_was_forced(forced: list[int]) -> None:
-    settings = [2, 0.0, 1.0, 0, 0, 1, None, 0.9, "entropy"]  # both tokens in one step
+    settings = {"max_new_tokens": 2, "rule": "entropy"}  # both tokens in one step
     head = ["vanilla", "vanilla", settings, "m", *HEAD[:2], {}, 3, None]
     told = [*head, ["a", "b"], [[0, 0]], [], [97, 100], 1, [5]]
     told += ["decoder", None, True, [], forced] if forced else []
@@ -609,19 +614,15 @@ LIMITS: list[tuple[tuple[int, ...], Any, str]] = [
     ((*LANE, NAME), "x" * 201, "the name of a lane is longer than 200 characters"),
     ((*LANE, DECODER), "eagle", "its decoder is unknown"),
     ((*LANE, DECODER), [], "lanes[0].decoder must be text"),
-    ((*LANE, SETTING), [8], "its settings are not those of its decoder"),
-    ((*LANE, SETTING), [8, 0.0, 1.0, 0, 0, 4, 0.5, 0.75, 0.9, None], "are not those of its decod"),
-    (
-        (*LANE, SETTING),
-        [8, 0.0, 1.0, 0, 0, 4, 0.5, 0.75, 0.9, None, True, "prompt", "luck"],
-        "rule must be one of confidence, entropy",
-    ),
-    ((*LANE, SETTING), "8", "lanes[0].settings must be a list"),
-    ((*LANE, SETTING, 0), 4097, "max_new_tokens must be at most 4,096"),
-    ((*LANE, SETTING, 0), 8.0, "max_new_tokens must be an integer >= 1"),
-    ((*LANE, SETTING, 4), 2**63, "seed must be at most"),
-    ((*LANE, SETTING, 5), 4097, "block_size must be at most 4,096"),
-    ((*LANE, SETTING, 9), 4097, "max_active_blocks must be at most 4,096"),
+    ((*LANE, SETTING), {"luck": 1}, "its settings are not those of its decoder"),
+    ((*LANE, SETTING, "rule"), "luck", "rule must be one of confidence, entropy"),
+    ((*LANE, SETTING), "8", "lanes[0].settings must be an object"),
+    ((*LANE, SETTING), [8], "lanes[0].settings must be an object"),
+    ((*LANE, SETTING, "max_new_tokens"), 4097, "max_new_tokens must be at most 4,096"),
+    ((*LANE, SETTING, "max_new_tokens"), 8.0, "max_new_tokens must be an integer >= 1"),
+    ((*LANE, SETTING, "seed"), 2**63, "seed must be at most"),
+    ((*LANE, SETTING, "block_size"), 4097, "block_size must be at most 4,096"),
+    ((*LANE, SETTING, "max_active_blocks"), 4097, "max_active_blocks must be at most 4,096"),
     ((*LANE, MODEL), "x" * 201, "the model is longer than 200 characters"),
     ((*LANE, DEVICE), "\x1b", "the device contains the character U+001B"),
     ((*LANE, DTYPE), 32, "the dtype must be text"),
@@ -688,7 +689,7 @@ def test_nothing_follows_the_earlier_turns() -> None:
         from_link(linked([*FOLLOWED, []]))
 
 
-def remasked(settings: list[Any], steps: list[list[int]]) -> str:
+def remasked(settings: dict[str, Any], steps: list[list[int]]) -> str:
     """A link of one vanilla lane: two steps of two tokens each."""
     head = ["vanilla", "vanilla", settings, "m", *HEAD[:2], {}, 3, None]
     lane = [*head, ["a", "b", "c", "d"], steps, [], [100] * 4, 1, [5, 5]]
@@ -696,7 +697,7 @@ def remasked(settings: list[Any], steps: list[list[int]]) -> str:
 
 
 def test_a_vanilla_lane_commits_in_its_leftmost_unfinished_block() -> None:
-    settings = [4, 0.0, 1.0, 0, 0, 2, 2]
+    settings = {"max_new_tokens": 4, "tokens_per_step": 2, "block_size": 2}
     (lane,) = from_link(remasked(settings, [[0, 0], [0, 0]])).lanes
     commits = [[Commit(3 + i, 1 + i, 1.0) for i in pair] for pair in ((0, 1), (2, 3))]
     assert lane.trace.events == (
@@ -709,7 +710,7 @@ def test_a_vanilla_lane_commits_in_its_leftmost_unfinished_block() -> None:
 
 def test_settings_are_checked_before_they_cost_anything() -> None:
     with pytest.raises(RecordingError, match="max_new_tokens must be at most 4,096"):
-        from_link(remasked([10**15, 0.0, 1.0, 0, 0, 2, None], [[0, 0], [0, 0]]))
+        from_link(remasked({"max_new_tokens": 10**15, "tokens_per_step": 2}, [[0, 0], [0, 0]]))
 
 
 # --- Held tokens. ---
@@ -831,7 +832,7 @@ def busy(config: D2FConfig, picks: tuple[int, ...]) -> str:
         steps.append([i - before - 1 for before, i in pairwise([-1, *chosen])])
         pipeline.record([masked[i] for i in chosen], [])
     payload = json.loads(json.dumps(PAYLOAD))
-    payload[4][0][SETTING] = [getattr(config, name) for name in SETTINGS["d2f"]]
+    payload[4][0][SETTING] = link_settings(config)
     payload[4][0][STEPS:SURE] = [steps, []]
     return linked(payload)
 

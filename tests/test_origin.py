@@ -149,7 +149,7 @@ def test_fields_of_a_file_are_checked(field: str, value: object, told: str) -> N
         (["client", [], True], "the host must be text"),
         (["client", 0, True], "the host must be text"),
         (["client", None, 1], "whether its tokens were counted must be true or false"),
-        (["client", None, True, [], [], 0], "its parts are not those of a race"),
+        (["client", None, True, [], [], [], 0], "its parts are not those of a race"),
     ],
 )
 def test_fields_of_a_link_are_checked(origin: list, told: str) -> None:

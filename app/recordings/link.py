@@ -34,7 +34,7 @@ from .limits import MAX_BLOCK_VIEWS
 from .old import LEVELS, indexes_of, modern_header, modern_link
 from .recording import KIND, RecordedLane, Recording, read_past, write_past
 from .refusals import RecordingError, refusals, require
-from .rows import FORMAT, HERE, LaneLink, RaceLink, read_settings, settings_row
+from .rows import FORMAT, HERE, LaneLink, RaceLink, link_settings, read_settings
 
 # A D2F step visits every block and every undecided position. Real runs stay far below.
 MAX_WORK = 2_000_000
@@ -123,7 +123,7 @@ def _write_lane(lane: RecordedLane) -> list[Any]:
     versions = {name: header.versions[name] for name in KEPT_VERSIONS if name in header.versions}
     answer = None if lane.trace.text == _joined(lane) else lane.trace.text
     place = [header.model, header.device, header.dtype, versions, len(header.prompt_ids)]
-    head = [lane.name, header.decoder, settings_row(header.config), *place, answer]
+    head = [lane.name, header.decoder, link_settings(header.config), *place, answer]
     texts = [lane.text_at(p, i) for p, i in sorted(lane.trace.canvas.items())]
     held = [[place, int(i in header.stop_ids)] for place, i in header.held]
     drafted = [event.drafted for event in lane.trace.events]

@@ -28,6 +28,17 @@ MAX_DIGITS = 8
 SEPARATOR = "\x7f"  # between texts
 HEAD = 9  # parts of a lane's head up to the answer
 LEVELS = (*range(100, 90, -1), *range(90, -1, -5))  # hundredths, by their number
+SHARED = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+# The settings of a lane, in the order in which an old link has them.
+SETTINGS = {
+    "d2f": (
+        *(*SHARED, "block_size", "tau_add", "tau_act", "tau_conf"),
+        *("max_active_blocks", "early_stop"),
+    ),
+    "ar": SHARED,
+    "vanilla": (*SHARED, "tokens_per_step", "block_size"),
+}
+SETTINGS_PLACE = 2  # in a lane's head
 COLUMNS = "its columns are not those of a race"
 
 Packed = Annotated[str, Field(pattern=r"^[!#-\[\]-~]*$", max_length=MAX_TOKENS * MAX_DIGITS)]
@@ -80,7 +91,18 @@ def _modern_lane(lane: OldLane) -> list[Any]:
     require(told and bool(gaps or not lane.texts), "a lane must have a text for every token")
     texts = lane.texts.split(SEPARATOR) if gaps else []
     columns = [texts, steps, indexes_of(stops), [LEVELS[level] for level in levels]]
-    return [*lane.head[:HEAD], *columns, tick, _times(unpack(packed)), *lane.head[HEAD:]]
+    head = [*lane.head[:HEAD]]
+    head[SETTINGS_PLACE] = _settings(*head[1:3])
+    return [*head, *columns, tick, _times(unpack(packed)), *lane.head[HEAD:]]
+
+
+def _settings(decoder: Any, values: Any) -> dict[str, Any]:
+    """An old lane's settings by name."""
+    require(isinstance(decoder, str) and decoder in SETTINGS, "its decoder is unknown")
+    order = SETTINGS[decoder]
+    listed = isinstance(values, list) and len(values) == len(order)
+    require(listed, "its settings are not those of its decoder")
+    return dict(zip(order, values, strict=True))
 
 
 def _times(numbers: Sequence[int]) -> list[int]:

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from d2f.config import CONFIGS, MAX_TOKENS, DecodeConfig, config_from_dict, decoder_name
+from d2f.config import (
+    CONFIGS,
+    MAX_TOKENS,
+    DecodeConfig,
+    config_from_dict,
+    config_to_dict,
+    settings_of,
+)
 from d2f.events import DECODER
 from d2f.model_files import Fields
 
@@ -17,30 +24,6 @@ from .recording import Past
 from .refusals import require
 
 FORMAT = 3
-RULES = ("rule", "max_entropy", "entropy_bound", "max_kl", "stable_steps")
-LOOKUP = ("prompt_lookup", "lookup_ngram")
-SHARED = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
-CANVAS = (*SHARED, "tokens_per_step", "block_size", "tau_conf", *RULES)
-# The order of settings in a link, fixed here so that old links survive new settings.
-SETTINGS = {
-    "d2f": (
-        *SHARED,
-        "block_size",
-        "tau_add",
-        "tau_act",
-        "tau_conf",
-        "max_active_blocks",
-        "early_stop",
-        "grid",
-        *RULES,
-    ),
-    "ar": (*SHARED, *LOOKUP),
-    "vanilla": CANVAS,
-    "fast-dllm-prefix": CANVAS,
-    "fast-dllm-dual": CANVAS,
-}
-# Settings that came later, which stand last: those that a link ends without have their defaults.
-LATER = {"grid", "tau_conf", *RULES, *LOOKUP}
 HERE: list[Any] = [DECODER, None, True, [], [], []]  # how most lanes end, which a link leaves out
 DAY = 86_400_000_000  # microseconds
 
@@ -63,7 +46,7 @@ class LaneLink(Row):
     """A lane: what ran where, and what came of it step by step.
 
     Attributes:
-        settings: those of the decoder, in the order of ``SETTINGS``.
+        settings: those of the decoder that differ from their defaults, by name.
         prompt: how many tokens it has.
         answer: None: the texts of its tokens, the stop left out.
         texts: of every token by position, held ones included.
@@ -79,7 +62,7 @@ class LaneLink(Row):
 
     name: Any
     decoder: str
-    settings: list[Any]
+    settings: dict[str, Any]
     model: Any
     device: Any
     dtype: Any
@@ -113,24 +96,16 @@ class RaceLink(Row):
     past: Past = []
 
 
-def order_of(decoder: str) -> tuple[str, ...]:
-    """The order of a decoder's settings in a link."""
-    return SETTINGS.get(decoder) or tuple(field.name for field in fields(CONFIGS[decoder]))
-
-
-def settings_row(config: DecodeConfig) -> list[Any]:
-    """A config's values in the order of a link, up to the last one that a reader would miss."""
+def link_settings(config: DecodeConfig) -> dict[str, Any]:
+    """The settings that differ from their defaults, by name."""
     defaults = {field.name: field.default for field in fields(config)}
-    names = list(order_of(decoder_name(config)))
-    while names[-1] in LATER and getattr(config, names[-1]) == defaults[names[-1]]:
-        names.pop()
-    return [getattr(config, name) for name in names]
+    values = config_to_dict(config)
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
-def read_settings(decoder: str, settings: list[Any]) -> DecodeConfig:
-    """Inverse of :func:`settings_row`, of which nothing is believed."""
+def read_settings(decoder: str, settings: dict[str, Any]) -> DecodeConfig:
+    """Inverse of :func:`link_settings`, of which nothing is believed."""
     require(decoder in CONFIGS, "its decoder is unknown")
-    order = order_of(decoder)
-    known = len(settings) <= len(order) and LATER.issuperset(order[len(settings) :])
+    known = settings.keys() <= settings_of(CONFIGS[decoder]).keys()
     require(known, "its settings are not those of its decoder")
-    return check_settings(config_from_dict(decoder, dict(zip(order, settings, strict=False))))
+    return check_settings(config_from_dict(decoder, settings))
