@@ -41,7 +41,8 @@ def model_for(config: DecodeConfig, tokenizer: Tokenizer) -> Model:
 
 
 def test_every_config_has_its_decoder() -> None:
-    assert RULES.keys() == KINDS.keys() == CONFIGS.keys() == {"d2f", "ar", "vanilla"}
+    names = {"d2f", "ar", "vanilla", "fast-dllm-prefix", "fast-dllm-dual"}
+    assert RULES.keys() == KINDS.keys() == CONFIGS.keys() == names
 
 
 @pytest.mark.parametrize("config", RUNS, ids=lambda config: type(config).__name__)

@@ -278,7 +278,7 @@ def cut_repr(text: str) -> str:
         (b"{", "The body must be JSON."),
         (b"[" * 100_000, "The body must be JSON: the JSON is nested too deeply."),
         (b"\xff\xfe", "The body must be JSON."),
-        (b"1" * 5000, "The body must be JSON."),
+        (b"1" * 5000, "The body must be JSON: a number in the JSON has more than 1,000 digits."),
         (b"[]", "The body must be a JSON object, got []"),
         (b"null", "The body must be a JSON object, got None"),
     ],

@@ -26,9 +26,8 @@ from app.lanes.lane import Host, Lane, pair_lanes, warm_model
 from app.page.layout import build, launch_options
 from app.page.messages import SETTINGS
 from app.race import Race
-from d2f import ARConfig, D2FConfig, generate
+from d2f import D2FConfig, generate
 from d2f.catalogue.pairs import PAIRS
-from d2f.config import settings_of
 
 VISITORS = 20
 GRADIO_ON_PANDAS = "ignore:.*(no_silent_downcasting|copy keyword).* is deprecated"
@@ -37,21 +36,23 @@ pytestmark = pytest.mark.filterwarnings(GRADIO_ON_PANDAS)
 
 @dataclass
 class Site:
-    """The running page: its address, the function behind Run, and where its inputs stand."""
+    """The running page: its address, the function that runs a race, and its form."""
 
     url: str
     run: int
-    labels: list[str | None]
+    form: list[Any]
     prepare: Callable[..., list[Lane]] = pair_lanes
 
-    def inputs(self, prompt: str, **changes: Any) -> list[Any]:
-        """What a browser sends: values by label; None for what the server or browser keeps."""
-        sent = {"Prompt": prompt, "Model pair": "tiny", "Follow up": False}
-        sent["Drop oldest turns"] = False
-        for name in SETTINGS:
-            label = settings_of(D2FConfig)[name].label
-            sent[label] = changes.get(name, getattr(PAIRS["tiny"].config, name))
-        return [sent.get(label) for label in self.labels]
+    def asked(self, prompt: str, session: str, **changes: Any) -> dict[str, Any]:
+        """What a browser sends for a race."""
+        settings = {name: getattr(PAIRS["tiny"].config, name) for name in SETTINGS} | changes
+        question = {"run": "abc", "prompt": prompt, "pair": "tiny", "settings": settings}
+        return {
+            "data": self.form,
+            "fn_index": self.run,
+            "session_hash": session,
+            "event_data": question | {"past": None},
+        }
 
 
 async def launch(traces: Path) -> tuple[gr.Blocks, str]:
@@ -74,11 +75,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> 
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         patch.setitem(PAIRS, "tiny", pair)
         demo, url = asyncio.run(launch(tmp_path_factory.mktemp("traces")))
-        names = {part["id"]: part["props"] for part in demo.config["components"]}
-        button = next(i for i, props in names.items() if props.get("elem_id") == "run")
-        clicked = (button, "click")
-        run = next(f for f in demo.config["dependencies"] if clicked in map(tuple, f["targets"]))
-        site = Site(url, run["id"], [names[i].get("label") for i in run["inputs"]])
+        run = next(each for each in demo.fns.values() if each.api_name == "run")
+        form = [None if b.stateful else getattr(b, "value", None) for b in run.inputs]
+        site = Site(url, run._id, form)
         patch.setattr(app.page.tell, "pair_lanes", lambda *request: site.prepare(*request))
         yield site
         demo.close(verbose=False)
@@ -92,10 +91,10 @@ def site(served: Site) -> Iterator[Site]:
 
 
 async def visit(
-    client: httpx.AsyncClient, site: Site, session: str, inputs: list[Any]
+    client: httpx.AsyncClient, site: Site, session: str, prompt: str, **changes: Any
 ) -> AsyncIterator[dict[str, Any]]:
     """Runs a race as a browser does, and yields the board's messages."""
-    body = {"data": inputs, "fn_index": site.run, "session_hash": session}
+    body = site.asked(prompt, session, **changes)
     # Each from an address of its own, as a proxy on this machine tells it.
     home = {"x-forwarded-for": f"9.9.{sum(session.encode()) % 256}.{len(session)}"}
     joined = await client.post(f"{site.url}gradio_api/queue/join", json=body, headers=home)
@@ -117,14 +116,14 @@ async def visit(
 
 async def answers(client: httpx.AsyncClient, site: Site, session: str, prompt: str) -> list[str]:
     """Both lanes' answers, from a visit that stays to the end."""
-    messages = [each async for each in visit(client, site, session, site.inputs(prompt))]
+    messages = [each async for each in visit(client, site, session, prompt)]
     assert messages[-1]["kind"] == "end", messages[-1]
     return [lane["text"] for lane in messages[-1]["lanes"]]
 
 
 async def leave(client: httpx.AsyncClient, site: Site, session: str, prompt: str) -> None:
     """A visit that closes its tab as soon as the race is on."""
-    messages = visit(client, site, session, site.inputs(prompt))
+    messages = visit(client, site, session, prompt)
     async for message in messages:
         if message["kind"] in ("start", "step"):
             break
@@ -133,11 +132,9 @@ async def leave(client: httpx.AsyncClient, site: Site, session: str, prompt: str
 
 def alone(prompt: str) -> list[str]:
     """What each lane answers to a prompt when nobody else is there."""
-    pair = PAIRS["tiny"]
-    config = {name: getattr(pair.config, name) for name in ARConfig.__dataclass_fields__}
     texts = []
-    for name, settings in ((pair.d2f, pair.config), (pair.ar, ARConfig(**config))):
-        decoder = "d2f" if name == pair.d2f else "ar"
+    for decoder in ("d2f", "ar"):
+        name, settings = PAIRS["tiny"].lanes[decoder]
         model = warm_model(name, decoder, Host())
         ids = model.tokenizer.encode_chat([{"role": "user", "content": prompt}])
         texts.append(generate(model, ids, settings).text)
@@ -201,11 +198,10 @@ def test_of_twenty_visitors_half_leave_and_the_others_get_their_races(site: Site
 def test_a_visitors_second_run_ends_the_first(site: Site):
     async def twice() -> list[dict[str, Any]]:
         async with httpx.AsyncClient(timeout=60) as client:
-            long = site.inputs("Count up.", max_new_tokens=400)
-            first = visit(client, site, "hasty", long)
+            first = visit(client, site, "hasty", "Count up.", max_new_tokens=400)
             while (await anext(first))["kind"] not in ("start", "step"):
                 pass
-            body = {"data": site.inputs("Hello"), "fn_index": site.run, "session_hash": "hasty"}
+            body = site.asked("Hello", "hasty")
             await client.post(f"{site.url}gradio_api/queue/join", json=body)
             return [message async for message in first]
 
@@ -225,16 +221,16 @@ def test_a_visitors_second_run_ends_the_first(site: Site):
     ],
 )
 def test_values_that_no_slider_sends_are_refused(site: Site, changes: dict, told: str):
-    assert told in asyncio.run(_error(site, site.inputs("Hello", **changes)))
+    assert told in asyncio.run(_error(site, "Hello", **changes))
 
 
 def test_a_prompt_longer_than_the_box_takes_is_refused(site: Site):
-    assert "characters" in asyncio.run(_error(site, site.inputs("x" * 100_000)))
+    assert "characters" in asyncio.run(_error(site, "x" * 100_000))
 
 
-async def _error(site: Site, inputs: list[Any]) -> str:
+async def _error(site: Site, prompt: str, **changes: Any) -> str:
     async with httpx.AsyncClient(timeout=60) as client:
-        messages = [each async for each in visit(client, site, "stranger", inputs)]
+        messages = [each async for each in visit(client, site, "stranger", prompt, **changes)]
     assert messages[-1]["kind"] == "error", messages[-1]
     return messages[-1]["text"]
 
@@ -251,7 +247,7 @@ def test_a_decoder_that_fails_in_mid_run_is_told_and_the_next_run_works(site: Si
         return [replace(lanes[0], source=fail()), lanes[1]]
 
     site.prepare = failing
-    text = asyncio.run(_error(site, site.inputs("Hello")))
+    text = asyncio.run(_error(site, "Hello"))
     assert re.fullmatch(
         r"Something went wrong on the server. Its log has details under \w{6}\.", text
     )

@@ -547,4 +547,4 @@ def test_a_slow_server_uses_up_the_budget_alone():
         race = Race(here(lanes), device, budget=1.0)
         moved = [index for batch in race.batches(0.0, 0.01) for index, _ in batch]
         assert moved.count(0) == 3 and race.phase == OVER and race.lanes[0].finished
-        assert "ended after 1 s" in race.lanes[1].failure
+        assert "after 1 s, the longest" in race.lanes[1].failure
