@@ -90,7 +90,7 @@ def opened(browser: Browser, url: str, speed: str) -> Page:
 
 
 def ask(page: Page, prompt: str) -> None:
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_role("textbox", name="Prompt").fill(prompt)
     page.keyboard.press("Enter")
 
 

@@ -32,7 +32,7 @@ def lane(page: Page, index: int) -> Locator:
 
 
 def ask(page: Page, prompt: str) -> None:
-    page.get_by_label("Prompt").fill(prompt)
+    page.get_by_role("textbox", name="Prompt").fill(prompt)
     page.keyboard.press("Enter")
 
 

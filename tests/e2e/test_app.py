@@ -54,7 +54,7 @@ def test_the_shipped_models_race_on_an_example(context: BrowserContext, url: str
     page.locator(".board .grid canvas").first.wait_for()
     page.locator("[name=speed][value='1']").check()
     problem = examples()[task][0]
-    page.get_by_label("Prompt").fill(problem.prompt)
+    page.get_by_role("textbox", name="Prompt").fill(problem.prompt)
     page.keyboard.press("Enter")
     board = page.locator(".board")
     expect(page.locator(".lane[data-lane='0'] .said.user")).to_have_text(

@@ -121,7 +121,7 @@ def test_the_last_turn_is_asked_again_in_its_place(talked: Page, site: Site):
 
 def test_an_earlier_prompt_is_edited_into_a_chat_of_its_own(talked: Page, site: Site):
     act(unfold(talked, 0, 0), "Edit")
-    prompt = talked.get_by_label("Prompt")
+    prompt = talked.get_by_role("textbox", name="Prompt")
     expect(prompt).to_have_value("First question.")
     expect(prompt).to_be_focused()
     expect(talked.locator(".editing")).to_contain_text("Editing “First question.”")
@@ -137,9 +137,9 @@ def test_an_earlier_prompt_is_edited_into_a_chat_of_its_own(talked: Page, site: 
 
 def test_an_edit_can_be_given_up(talked: Page, site: Site):
     act(lane(talked, 0).locator(".told"), "Edit")
-    expect(talked.get_by_label("Prompt")).to_have_value("Second question.")
+    expect(talked.get_by_role("textbox", name="Prompt")).to_have_value("Second question.")
     act(talked.locator(".editing"), "Cancel")
-    expect(talked.get_by_label("Prompt")).to_have_value("")
+    expect(talked.get_by_role("textbox", name="Prompt")).to_have_value("")
     ask(talked, "Third question.")
     expect(now(talked, 0)).to_have_text("Third question.")
     expect_state(talked, "finished")
@@ -419,7 +419,7 @@ def test_at_twice_the_size_nothing_is_lost(page: Page, site: Site):
     ask(page, "Count to four.")
     expect_state(page, "finished")
     assert page.evaluate("document.documentElement.scrollWidth") <= 640
-    expect(page.get_by_label("Prompt")).to_be_in_viewport()
+    expect(page.get_by_role("textbox", name="Prompt")).to_be_in_viewport()
     for seen in (".lane .grid", ".lane .answer", ".transport .play"):
         place = page.locator(seen).first
         place.scroll_into_view_if_needed()
@@ -462,7 +462,7 @@ def test_a_preset_sets_what_was_measured(page: Page, site: Site):
 
 
 def test_a_word_that_is_being_composed_is_not_sent(page: Page, site: Site):
-    prompt = page.get_by_label("Prompt")
+    prompt = page.get_by_role("textbox", name="Prompt")
     prompt.fill("にほん")
     prompt.dispatch_event("keydown", {"key": "Enter", "isComposing": True, "bubbles": True})
     expect(prompt).to_have_value("にほん")

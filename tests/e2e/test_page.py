@@ -262,8 +262,8 @@ def test_a_bad_prompt_gets_a_message_and_changes_nothing_else(page: Page):
         expect(status(page)).to_contain_text(message)
         assert page.locator(".arena").inner_text() == before
         expect_ready(page)
-        expect(page.get_by_label("Prompt")).to_have_value(prompt)
-    page.get_by_label("Prompt").fill("  \n ")
+        expect(page.get_by_role("textbox", name="Prompt")).to_have_value(prompt)
+    page.get_by_role("textbox", name="Prompt").fill("  \n ")
     expect(page.get_by_role("button", name="Send")).to_be_disabled()
     page.keyboard.press("Enter")
     expect_ready(page)
@@ -370,7 +370,7 @@ def test_open_charts_follow_the_races_and_closed_ones_ask_for_nothing(page: Page
 
 def test_the_keyboard_runs_and_stops(page: Page, site: Site):
     site.prepare = Slow()
-    prompt = page.get_by_label("Prompt")
+    prompt = page.get_by_role("textbox", name="Prompt")
     prompt.fill("By keyboard,")
     low = prompt.bounding_box()["height"]
     page.keyboard.press("Shift+Enter")

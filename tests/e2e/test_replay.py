@@ -263,7 +263,7 @@ def test_an_exported_race_replays_offline(context: BrowserContext):
 def test_an_address_fills_the_form_without_running(page: Page, context: BrowserContext, site: Site):
     other = context.new_page()
     other.goto(page.url + "?prompt=What is 2 %2B 2?&tau_conf=0.5&pair=tiny")
-    expect(other.get_by_label("Prompt")).to_have_value("What is 2 + 2?")
+    expect(other.get_by_role("textbox", name="Prompt")).to_have_value("What is 2 + 2?")
     other.get_by_role("button", name="Settings", exact=True).click()
     expect(other.get_by_label("tau_conf")).to_have_value("0.5")
     assert site.ran == []
