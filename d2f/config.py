@@ -46,7 +46,8 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """Whether it is an integer; ``True`` and ``False``, which Python counts as such, are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -60,7 +61,7 @@ def _count(
     """A whole number; one whose default is None may be left out."""
 
     def holds(value: Any) -> bool:
-        return (value is None and default is None) or (_is_int(value) and value >= least)
+        return (value is None and default is None) or (is_int(value) and value >= least)
 
     return _setting(default, Setting(label, text, f"an integer >= {least}", holds, most))
 

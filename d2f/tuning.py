@@ -74,11 +74,10 @@ class Tuner:
     folder: Path | None = None
     again: bool = False
 
-    def ways(self, folder: Path, config: ModelConfig) -> list[Way]:
-        """The timed ways to run the model of a folder here."""
-        if self.folder is None or config.parameters > MOST_PARAMETERS:
-            return []
-        here, model = this_machine(), fingerprint(folder)
+    def ways(self, model: str, config: ModelConfig) -> list[Way]:
+        """The timed ways to run a model here; ``model`` is its folder's :func:`fingerprint`."""
+        assert self.folder is not None
+        here = this_machine()
         key = hashlib.sha256(to_json([here, model]).encode()).hexdigest()[:16]
         path = self.folder / f"{key}.json"
         if path.is_file() and not self.again:
@@ -136,14 +135,13 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def safe_dtypes(folder: Path) -> Sequence[str]:
-    """float32, and bfloat16 where it was measured to cost next to nothing."""
+def safe_dtypes(model: str) -> Sequence[str]:
+    """float32, and bfloat16 where it was measured to cost the model of this fingerprint nothing."""
     if not PRECISION.is_file():
         return DTYPES[:1]
-    own = fingerprint(folder)
     found = read_fields(_Precision, read_json(PRECISION), str(PRECISION)).models.values()
     safe = any(
-        each.fingerprint == own
+        each.fingerprint == model
         and each.accuracy["bfloat16"] >= each.accuracy["float32"] - TOLERANCE
         for each in found
     )
@@ -165,10 +163,12 @@ def tune(
     source = resolve(name, adapter)
     folder, given = source.folder, together(source, diffusion or NOTHING_GIVEN)
     config = model_config(read_json(folder / "config.json"), given)
-    ways = tuner.ways(folder, config)
-    if not ways:
+    if tuner.folder is None or config.parameters > MOST_PARAMETERS:
         return plain, None
-    safe = [asked] if asked else DTYPES[:1] if adapter else safe_dtypes(folder)
+    # Read once: it is all of the weights.
+    digest = fingerprint(folder)
+    ways = tuner.ways(digest, config)
+    safe = [asked] if asked else DTYPES[:1] if adapter else safe_dtypes(digest)
     open_ways = [way for way in ways if way.dtype in safe]
     fitting = [way for way in open_ways if options.threads in (None, way.threads)]
     if not fitting:

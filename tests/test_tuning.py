@@ -319,7 +319,7 @@ def test_the_embedded_models_accuracy_was_measured_as_they_are_now(lane: str) ->
     own = json.loads(PRECISION.read_text())["models"][name]
     assert own["fingerprint"] == fingerprint(find_folder(name))
     safe = own["accuracy"]["bfloat16"] >= own["accuracy"]["float32"] - 0.01
-    assert ("bfloat16" in safe_dtypes(find_folder(name))) == safe
+    assert ("bfloat16" in safe_dtypes(fingerprint(find_folder(name)))) == safe
 
 
 def test_a_weight_more_is_another_model(models: Path, tmp_path: Path) -> None:

@@ -28,7 +28,14 @@ with starting():
         warm_up,
     )
     from d2f.catalogue.pairs import PAIRS, PUBLISHED_PAIRS
-    from d2f.cli.options import Parser, add_engine_options, chosen_options, positive, whole
+    from d2f.cli.options import (
+        Parser,
+        add_engine_options,
+        add_set_option,
+        chosen_options,
+        positive,
+        whole,
+    )
     from d2f.cli.output import check_output, write_output
     from d2f.config import CONFIGS, DecodeConfig, VanillaConfig
     from d2f.decode.common import how_it_runs
@@ -85,13 +92,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="problems a task for the slow decoders of whole canvases (default: 2)",
     )
     add_engine_options(parser)
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="DECODER.SETTING=VALUE",
-        help="override a setting of one decoder; may be repeated",
-    )
+    add_set_option(parser)
     add(
         "--model",
         action="append",

@@ -167,6 +167,17 @@ def given_diffusion(args: argparse.Namespace) -> Diffusion:
     return Diffusion(mask_id=args.mask_id, logit_shift=shift, grid=getattr(args, "grid", None))
 
 
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """``--set DECODER.SETTING=VALUE``, of programs that run several decoders."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="DECODER.SETTING=VALUE",
+        help="override a setting of one decoder; may be repeated",
+    )
+
+
 def chosen_options(args: argparse.Namespace) -> RunOptions:
     """What the command line was given of these."""
     return RunOptions(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from d2f.config import DecodeConfig
+from d2f.config import DecodeConfig, is_int
 from d2f.errors import InvalidInput, shown
 from d2f.model import Model
 from d2f.policy import Held
@@ -27,12 +27,13 @@ def held_tokens(model: Model, config: DecodeConfig, hold: Mapping[int, int] | No
     """
     hold = {} if hold is None else hold
     for place, token_id in hold.items():
-        if not _is_int(place) or not 0 <= place < config.max_new_tokens:
+        if not is_int(place) or not 0 <= place < config.max_new_tokens:
             raise InvalidInput(
                 f"hold must name places from 0 to max_new_tokens - 1 = {config.max_new_tokens - 1},"
                 f" got {shown(place)}"
             )
-        if not _is_int(token_id) or token_id not in model.tokenizer.ids - model.mask_ids:
+        known = is_int(token_id) and token_id in model.tokenizer.ids
+        if not known or token_id in model.mask_ids:
             raise InvalidInput(
                 f"hold must give token ids of the model, got {shown(token_id)} at {place}"
             )
@@ -40,10 +41,6 @@ def held_tokens(model: Model, config: DecodeConfig, hold: Mapping[int, int] | No
     if all(place in hold for place in range(min(stops, default=config.max_new_tokens))):
         raise InvalidInput("hold must leave a place to decode before the answer's end")
     return tuple(sorted(hold.items()))
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def held_positions(model: Model, prompt_length: int, held: HeldTokens) -> Held:

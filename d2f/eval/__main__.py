@@ -19,6 +19,7 @@ with starting():
         Parser,
         add_diffusion_options,
         add_engine_options,
+        add_set_option,
         chosen_options,
         given_diffusion,
         whole,
@@ -82,13 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--run-code", action="store_true", help="tasks may run what is answered, in a sandbox")
     add_engine_options(parser)
     add_diffusion_options(parser, grid=False)
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="DECODER.SETTING=VALUE",
-        help="override a setting of one decoder; may be repeated",
-    )
+    add_set_option(parser)
     add(
         "--sweep",
         action="append",
